@@ -1,0 +1,260 @@
+"""Answers as tables on a terminal of any width."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.compare import Effect
+from analysis.formats import values
+from analysis.ranking import RankedConfiguration
+from analysis.store.spread import column
+
+MOST_ROWS = 200
+"""Rows of a table on a terminal; the other formats have all."""
+_GAP = 3  # characters between columns
+_WIDEST = 60  # characters of a cell
+_UNLIMITED = 10_000  # characters of a line that goes to a file or a pipe
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as a terminal shows it. Those of a high priority number are dropped first."""
+
+    header: str
+    cells: Sequence[str]
+    priority: int = 0
+    right: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters that it takes, the gap before the next included."""
+        return max(cell_len(text) for text in (self.header, *self.cells)) + _GAP
+
+
+def laid_out(
+    columns: Sequence[Column], width: int | None = None, title: str | None = None, note: str | None = None
+) -> RenderableType:
+    """The columns that fit the width, under the title, as a table; the rest are named below it.
+
+    Args:
+        width: characters; None for what standard output has.
+        note: a last line.
+    """
+    room = (terminal_width() if width is None else width) + _GAP  # none after the last
+    kept: set[int] = set()
+    for index in sorted(range(len(columns)), key=lambda at: (columns[at].priority, at)):
+        if not kept or columns[index].width <= room:
+            kept.add(index)
+            room -= columns[index].width
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index in sorted(kept):
+        each = columns[index]
+        table.add_column(Text(each.header), justify="right" if each.right else "left", overflow="fold")
+    for cells in zip(*(columns[index].cells for index in sorted(kept)), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    left_out = [each.header for index, each in enumerate(columns) if index not in kept]
+    more = f", and {len(left_out) - 8} more" if len(left_out) > 8 else ""
+    dropped = f"not shown for want of width: {', '.join(left_out[:8])}{more} (--format csv has all)"
+    lines = [title, table, dropped if left_out else None, note]
+    return Group(*(Text(each) if isinstance(each, str) else each for each in lines if each is not None))
+
+
+def ranking_table(
+    rows: Sequence[RankedConfiguration], width: int | None = None, title: str | None = None
+) -> RenderableType:
+    """The ranking for a terminal: what tells the configurations apart beside what they reached."""
+    fields = list(rows[0].fields) if rows else []
+    metrics = sorted(dict.fromkeys(name for row in rows for name in row.metrics), key=is_loss)
+    by = rows[0].by if rows else "score"
+    headers = shortened(fields, beside=(by, *metrics, "runs", "trainable", "seconds", "configuration"))
+    columns = [
+        Column("#", [str(row.rank) for row in rows], 0, True),
+        Column(by, [_with_spread(row.mean, row.std) for row in rows]),
+        Column("runs", [_counted(row) for row in rows], 1),
+        *(
+            Column(
+                header, [cell(row.fields[name]) for row in rows], _telling(rows, name), _numeric(rows, name)
+            )
+            for name, header in zip(fields, headers, strict=True)
+        ),
+        *(
+            Column(name, [cell(row.metrics.get(name)) for row in rows], 7 if is_loss(name) else 4, True)
+            for name in metrics
+        ),
+        Column("min..max", [_range(row) for row in rows], 6),
+        Column("trainable", [cell(row.trainable) for row in rows], 5, True),
+        Column("seconds", ["-" if row.seconds is None else f"{row.seconds:.1f}" for row in rows], 5, True),
+        Column("configuration", [row.config_id for row in rows], 2),
+    ]
+    return laid_out(columns, width, title)
+
+
+def ranking_rows(rows: Sequence[RankedConfiguration]) -> pa.Table:
+    """The ranking as a table for machines, everything in it under its full name."""
+    plain = ("rank", "config_id", "by", "mean", "std", "low", "high", "runs", "without", "failed")
+    values = {name: column([getattr(row, name) for row in rows]) for name in plain}
+    values |= {name: column([getattr(row, name) for row in rows]) for name in ("trainable", "seconds")}
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        values[name] = column([row.metrics.get(name) for row in rows])
+    for name in rows[0].fields if rows else ():
+        values.setdefault(name, column([row.fields[name] for row in rows]))
+    values["run_ids"] = pa.array([list(row.run_ids) for row in rows], type=pa.list_(pa.string()))
+    return pa.table(values)
+
+
+def effects_table(
+    effects: Sequence[Effect], width: int | None = None, title: str | None = None
+) -> RenderableType:
+    """What each difference did, for a terminal."""
+    at_start = [at == 0 or effects[at - 1].field != each.field for at, each in enumerate(effects)]
+    pairs = list(zip(effects, at_start, strict=True))
+    columns = [
+        Column("field", _field_cells(effects)),
+        Column("value", [cell(each.value) for each in effects], 0, True),
+        Column("mean", [_with_spread(each.mean, each.std) for each in effects]),
+        Column("runs", [str(each.runs) for each in effects], 2, True),
+        Column("configurations", [str(each.configurations) for each in effects], 4, True),
+        Column("against", ["" if start else cell(each.against) for each, start in pairs], 2, True),
+        Column("difference", [_difference(each, start) for each, start in pairs], 1),
+        Column(
+            "higher in", ["" if start else f"{each.better}/{each.pairs}" for each, start in pairs], 3, True
+        ),
+    ]
+    return laid_out(columns, width, title)
+
+
+def effects_rows(effects: Sequence[Effect]) -> pa.Table:
+    """What each difference did, as a table for machines."""
+    names = ("field", "along", "value", "configurations", "runs", "mean", "std")
+    paired = ("against", "pairs", "difference", "spread", "better")
+    columns = {name: column([getattr(each, name) for each in effects]) for name in (*names, *paired)}
+    return pa.table(columns | {"along": pa.array([",".join(each.along) for each in effects], pa.string())})
+
+
+def plain_table(table: pa.Table, width: int | None = None, title: str | None = None) -> RenderableType:
+    """Any table for a terminal: its first columns that fit, its first rows."""
+    shown = table.slice(0, MOST_ROWS)
+    columns = [
+        Column(
+            name,
+            [cell(value) for value in values(shown.column(at))],
+            at,
+            pa.types.is_floating(shown.schema.field(at).type)
+            or pa.types.is_integer(shown.schema.field(at).type),
+        )
+        for at, name in enumerate(shown.column_names)
+    ]
+    more = table.num_rows - MOST_ROWS
+    return laid_out(
+        columns, width, title, f"and {more} more rows (--format csv has all)" if more > 0 else None
+    )
+
+
+def as_text(shown: RenderableType, width: int | None = None) -> str:
+    """What a terminal would show, as text without colours."""
+    console = Console(width=width or terminal_width(), file=io.StringIO(), color_system=None)
+    console.print(shown)
+    output: io.StringIO = console.file  # type: ignore[assignment]
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def terminal_width() -> int:
+    """Characters of a line: the terminal's (or what COLUMNS says), without end for a file or a pipe."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return _UNLIMITED
+
+
+def cell(value: Any) -> str:
+    """A value in a table's cell: four decimals are enough to tell scores apart."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return f"{value:.0f}" if abs(value) > 1 else f"{value:.1f}"
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 100_000 else str(value)
+    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def shortened(names: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
+    """Each dotted name from its last part on, or from as far before as tells it from the others.
+
+    Args:
+        beside: names that stand beside these, as they are.
+    """
+    short = []
+    for name in names:
+        parts = name.split(".")
+        ends = [".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1)]
+        others = [other for other in (*names, *beside) if other != name]
+        free = (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others))
+        short.append(next(free, name))
+    return short
+
+
+def is_loss(metric: str) -> bool:
+    """Whether a metric is what is minimised, which a reader wants after the others."""
+    return metric.endswith((".loss", ".mse"))
+
+
+def _numeric(rows: Sequence[RankedConfiguration], name: str) -> bool:
+    return all(isinstance(row.fields[name], (int, float, type(None))) for row in rows)
+
+
+def _telling(rows: Sequence[RankedConfiguration], name: str) -> int:
+    """The priority of a field: higher where it is the same in all configurations that have it."""
+    return 1 if len({cell(row.fields[name]) for row in rows if row.fields[name] is not None}) > 1 else 3
+
+
+def _counted(row: RankedConfiguration) -> str:
+    """How many runs have a value, of how many, and how many failed."""
+    whole = f"{row.runs} of {row.runs + row.without}" if row.without else str(row.runs)
+    return f"{whole} (+{row.failed} failed)" if row.failed else whole
+
+
+def _range(row: RankedConfiguration) -> str:
+    return "-" if row.low is None else f"{cell(row.low)}..{cell(row.high)}"
+
+
+def _with_spread(mean: float | None, std: float | None) -> str:
+    if mean is None or std is None:
+        return cell(mean)
+    return f"{cell(mean)} ± {std:.4f}" if abs(mean) < 1e4 else f"{cell(mean)} ± {std:.3g}"
+
+
+def _difference(effect: Effect, start: bool) -> str:
+    if effect.difference is None:
+        return "" if start else "no pairs"
+    digits = ".4f" if abs(effect.difference) < 1e4 else ".4g"
+    spread = "" if effect.spread is None else f" ± {effect.spread:{digits}}"
+    return f"{effect.difference:+{digits}}{spread}"
+
+
+def _field_cells(effects: Sequence[Effect]) -> list[str]:
+    """The field at its first value, and below it, as far as there is room, those that go along with it."""
+    cells: list[str] = []
+    for at, effect in enumerate(effects):
+        above = at - next(start for start in range(at + 1) if effects[start].field == effect.field)
+        names = [effect.field, *(f"+ {name}" for name in effect.along)]
+        last = at + 1 == len(effects) or effects[at + 1].field != effect.field
+        cells.append(" ".join(names[above:]) if last else names[above] if above < len(names) else "")
+    return cells

@@ -1,0 +1,27 @@
+"""The results of all runs: a ledger that is the truth, and the tables that are made from it.
+
+One `Writer` per driver writes; `read` and the tables can be had by anybody at any moment.
+"""
+
+from analysis.store.errors import Fenced, StoreError, Superseded
+from analysis.store.ledger import Claim, Writer
+from analysis.store.locks import driver_alive
+from analysis.store.reader import Reader, read
+from analysis.store.state import FINAL, RunState, State, SweepState
+from analysis.store.weights import weights_path
+
+__all__ = [
+    "FINAL",
+    "Claim",
+    "Fenced",
+    "Reader",
+    "RunState",
+    "State",
+    "StoreError",
+    "Superseded",
+    "SweepState",
+    "Writer",
+    "driver_alive",
+    "read",
+    "weights_path",
+]

@@ -1,0 +1,155 @@
+"""Who is alive, and whose turn it is: locks that the kernel takes back when a process dies.
+
+`flock` belongs to an open file: two openings conflict, in one process as in two, and a killed process
+holds nothing. Reading the results never locks; asking whether a driver lives borrows its lock shared for
+an instant, which works on a read-only folder too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from analysis.store.errors import Fenced, StoreError, told
+from analysis.store.files import Layout, checked_name
+
+_LONGEST_WAIT = 60.0  # seconds for a turn: claims take milliseconds, so whoever holds it longer is stuck
+_START_WAIT = (
+    5.0  # seconds for a driver's own lock: its dead predecessor's, or one who looks, lets go at once
+)
+
+
+class DriverLock:
+    """The lock that a driver holds while it lives.
+
+    Args:
+        driver: its name; a process that goes on for a dead one of the same driver gives the same name.
+
+    Raises:
+        StoreError: a living process holds this name.
+    """
+
+    def __init__(self, layout: Layout, driver: str | None = None) -> None:
+        self.driver = checked_name(driver or new_driver_name(), "driver")
+        self.path = layout.drivers / f"{self.driver}.lock"
+        self._descriptor = self._take()
+        who = {"driver": self.driver, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        self._open = True
+        self._identity = _identity(os.fstat(self._descriptor))
+        try:
+            with told(self.path, "write"):
+                os.ftruncate(self._descriptor, 0)
+                os.write(self._descriptor, json.dumps(who).encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self) -> int:
+        deadline = time.monotonic() + _START_WAIT
+        while True:
+            with told(self.path, "take the lock"):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if _try_lock(descriptor, fcntl.LOCK_EX) and _is_at(descriptor, self.path):
+                return descriptor
+            os.close(descriptor)
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self.path}: a living process already writes as driver {self.driver!r}; "
+                    "end it, or give this one another name"
+                )
+            time.sleep(0.01)
+
+    def check(self) -> None:
+        """Raises Fenced unless this driver still holds its lock, at its path."""
+        if not self._open:
+            raise Fenced(f"driver {self.driver!r} has closed its ledger: it writes nothing any more")
+        try:
+            there = _identity(os.stat(self.path))
+        except OSError:
+            there = None
+        if there != self._identity:
+            raise Fenced(
+                f"{self.path}: the lock of driver {self.driver!r} was removed while it was held, so another "
+                "driver may have taken its runs; run the same command again, it goes on from the ledger"
+            )
+
+    def close(self) -> None:
+        """Gives the lock back and removes its file, unless another's stands there by now."""
+        if not self._open:
+            return
+        self._open = False
+        if _is_at(self._descriptor, self.path):
+            self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def driver_alive(results: str | Path, driver: str) -> bool:
+    """Whether that driver holds its lock at this moment."""
+    path = Layout.of(results).drivers / f"{driver}.lock"
+    with told(path, "read"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, wait: float = _LONGEST_WAIT) -> Iterator[None]:
+    """Holds the lock on a file while the block runs.
+
+    Raises:
+        StoreError: no turn came in `wait` seconds.
+    """
+    with told(path, "take the lock"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline, pause = time.monotonic() + wait, 0.0005
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{path}: another process has held this lock for {wait:.0f} s; "
+                    f"`fuser -v {path}` names it: let it go on or end it, and run the same command again"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def new_driver_name() -> str:
+    """A name that no other driver has: host, process, and six digits by chance."""
+    host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname()).strip("-")
+    return f"{host or 'host'}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one at this path: a removed or replaced one locks nobody out."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return False
+    return _identity(there) == _identity(os.fstat(descriptor))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,308 @@
+"""The commands over one training: what it would train, training it, and using what was trained.
+
+python -m mtbert params --model bert-base-uncased --set low_rank.rank=8
+python -m mtbert train CONFIG.yaml --results results
+python -m mtbert evaluate RUN --results results
+python -m mtbert predict RUN --results results --text "A fine film ."
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mtbert.configuration import Configuration, parse, with_values
+from mtbert.inputs import Inputs, parse_inputs, parse_limit, read_file
+from mtbert.run import Run
+from mtbert.schema import ConfigError
+
+if TYPE_CHECKING:
+    from mtbert.inference import TrainedModel
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit code: 0, 2 bad input, 3 a failed or diverged run, 130 Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result: int = arguments.command(arguments)
+    except ValueError as error:  # all that is said to a user is one: configuration, data, model, store
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    return result
+
+
+def params(arguments: argparse.Namespace) -> int:
+    """Trainable and total parameters by part, from shapes alone."""
+    from mtbert.counts import count
+    from mtbert.weights import published_sizes, read_config, resolve
+
+    inputs, configuration = _experiment(arguments)
+    tasks = inputs.dataset().tasks
+    config = published_sizes().get(inputs.model) or read_config(resolve(inputs.model))
+    counts = count(configuration, config, tasks)
+    print(f"{'':<10}{'trainable':>14}{'total':>14}")
+    for part, (trainable, total) in counts.parts.items():
+        print(f"{part:<10}{trainable:>14,}{total:>14,}")
+    print(f"{'all':<10}{counts.trainable:>14,}{counts.total:>14,}")
+    heads_trainable, heads_total = counts.parts["heads"]
+    without = (counts.trainable - heads_trainable) / (counts.total - heads_total)
+    print(f"\ntrainable: {counts.trainable / counts.total:.2%} of all, {without:.2%} with the heads left out")
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """One run without Ray, into the same ledger as any sweep's."""
+    from analysis.store import Writer
+    from mtbert.data.examples import columns_of
+    from mtbert.data.tokenise import tokenise
+    from mtbert.weights import load_base
+
+    inputs, configuration = _experiment(arguments)
+    base, dataset = load_base(inputs.model), inputs.dataset()
+    for notice in dataset.notices:
+        print(notice)
+    run = Run(configuration, arguments.seed, dataset.fingerprint, base.fingerprint)
+    data = tokenise(dataset, base.tokenizer(), splits=("train", "dev"))
+    with Writer(arguments.results) as writer:
+        writer.examples(dataset.fingerprint, columns_of(dataset))
+        claim = writer.begin(run.as_json() | {"inputs": vars(inputs)}, None, arguments.retry_failed)
+        if claim.refused == "held":
+            raise ConfigError(
+                f"run {run.run_id} is being trained by another process over {arguments.results}"
+            )
+        if claim.attempt is not None:
+            _advance(writer, run, claim.attempt, base, data, arguments.device)
+        writer.compact()
+        ended = writer.refresh().runs[run.run_id].ended
+    assert ended is not None
+    return _say_ending(run, ended, arguments.results)
+
+
+def _advance(writer: Any, run: Run, attempt: int, base: Any, data: Any, device: str) -> None:
+    """Train to the end, telling the ledger of every evaluation."""
+    from functools import partial
+
+    from mtbert.bert import Backbone
+    from mtbert.records import Ended, Evaluated
+    from mtbert.schedules import total_steps
+    from mtbert.trainer import Trainer
+
+    trainer = Trainer(partial(Backbone.from_arrays, base.config, base.arrays, device=device), data, device)
+    stored = writer.load_checkpoint(run.run_id)
+    trainer.admit(run, None if stored is None else stored[1])
+    sizes = {task: len(data.splits[task, "train"].ids) for task in data.tasks}
+    steps, began = total_steps(run.configuration, sizes, run.seed), time.monotonic()
+    first = trainer.step_of(run.run_id)
+    print(f"run {run.run_id}: {steps} steps" + (f", going on from step {first}" if first else ""))
+    while trainer.members:
+        for event in trainer.advance():
+            if isinstance(event, Evaluated):
+                writer.evaluation(run.run_id, attempt, event.record)
+                step, score = event.record["step"], event.record["score"]
+                said = "undefined" if score is None else f"{score:.4f}"
+                left = (time.monotonic() - began) / max(1, step - first) * (steps - step)
+                print(f"step {step}/{steps}  score {said}  about {left:.0f} s left")
+            elif isinstance(event, Ended):
+                writer.end(run.run_id, attempt, event.record, event.predictions, event.weights)
+        if trainer.members:
+            step, blob = trainer.step_of(run.run_id), trainer.checkpoint(run.run_id)
+            writer.checkpoint(run.run_id, attempt, step, blob)
+
+
+def _say_ending(run: Run, ended: dict[str, Any], results: str) -> int:
+    print(f"\nrun {run.run_id} {ended['status']} at step {ended['step']}, kept step {ended['kept_step']}")
+    _print_metrics({"score": ended["score"], **ended["metrics"]})
+    if ended["status"] != "completed":
+        return FAILED
+    print(f"\nresults in {results}; next:")
+    print(f"  python -m mtbert predict {run.run_id} --results {results} --text 'A fine film .'")
+    print(f"  python -m analysis runs {results}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """The metrics of a trained run on a split."""
+    from mtbert.data.tokenise import tokenise
+
+    run, inputs, model, base = _trained(arguments)
+    dataset = inputs.dataset()
+    if dataset.fingerprint != run.data:
+        print(
+            f"note: run {run.run_id} was trained on other data ({run.data}) than this ({dataset.fingerprint})"
+        )
+    found = model.evaluate(tokenise(dataset, base.tokenizer()), arguments.split)
+    if not found:
+        raise ConfigError(
+            f"--split {arguments.split}: no task of run {run.run_id} has labelled examples there"
+        )
+    print(f"run {run.run_id} on {arguments.split}")
+    for task, values in found.items():
+        _print_metrics({f"{task}.{metric}": value for metric, value in values.items()})
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predictions of a trained run: for a text, or the files of the test sets."""
+    from mtbert.data.tokenise import tokenise
+    from mtbert.inference import write_student_file
+
+    run, inputs, model, base = _trained(arguments)
+    if arguments.text is not None:
+        return _answer(model, base, arguments)
+    dataset = inputs.dataset()
+    data = tokenise(dataset, base.tokenizer())
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for name, task in model.tasks.items():
+        split = data.splits.get((name, "test"))
+        if split is not None and len(split.ids):
+            path = folder / f"{name}-test-output.csv"
+            write_student_file(path, split.ids, model.predict(data, name, "test").values, task)
+            print(f"{path}: {len(split.ids):,} predictions of run {run.run_id}")
+            written += 1
+    if not written:
+        raise ConfigError(f"--data {inputs.data}: has no test set of the tasks {', '.join(model.tasks)}")
+    return 0
+
+
+def _answer(model: TrainedModel, base: Any, arguments: argparse.Namespace) -> int:
+    """What each task that fits says of one sentence, or of two."""
+    from mtbert.data.examples import Dataset, Example
+    from mtbert.data.tokenise import tokenise
+
+    sentences = 1 if arguments.second is None else 2
+    fitting = {name: task for name, task in model.tasks.items() if task.sentences == sentences}
+    if not fitting:
+        want = "--text and --second" if sentences == 1 else "--text alone"
+        raise ConfigError(f"no task of this run takes {sentences} sentence(s); give {want}")
+    example = Example("text", arguments.text, arguments.second, None)
+    texts = Dataset(fitting, {(name, "text"): [example] for name in fitting}, (), "", "text")
+    data = tokenise(texts, base.tokenizer())
+    for name, task in fitting.items():
+        (value,) = model.predict(data, name, "text").values
+        scale = (
+            f"of {task.low:g} to {task.high:g}"
+            if task.kind == "regression"
+            else f"of 0 to {task.classes or 2}"
+        )
+        said = f"{value:.2f} {scale}" if task.kind == "regression" else f"class {int(value)}"
+        print(f"{name}: {said}")
+    return 0
+
+
+def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, Any]:
+    """A run by its id or the beginning of one, with its weights over its base model."""
+    from analysis.store import read, weights_path
+    from mtbert.inference import TrainedModel
+    from mtbert.weights import load_base
+
+    runs = read(arguments.results).runs
+    found = [run_id for run_id in runs if run_id.startswith(arguments.run)]
+    if len(found) != 1:
+        hint = (
+            f"it fits {', '.join(found[:5])}"
+            if found
+            else f"python -m analysis runs {arguments.results} lists them"
+        )
+        raise ConfigError(f"run {arguments.run!r}: expected the id of one run in {arguments.results}; {hint}")
+    record = runs[found[0]].run
+    run = Run.from_json(record)
+    inputs = parse_inputs({**record.get("inputs", {}), **_given_inputs(arguments)})
+    path = weights_path(arguments.results, run.run_id)
+    if not path.is_file():
+        raise ConfigError(f"run {run.run_id} ({runs[found[0]].status}): no weights at {path}")
+    base = load_base(inputs.model)
+    model = TrainedModel(base, run, path.read_bytes(), inputs.dataset().tasks, arguments.device)
+    return run, inputs, model, base
+
+
+def _experiment(arguments: argparse.Namespace) -> tuple[Inputs, Configuration]:
+    """The file's inputs and configuration with what the flags change."""
+    inputs, configuration = ({}, {}) if arguments.config is None else read_file(arguments.config)
+    values = {}
+    for assignment in arguments.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected field=value, got {assignment!r}")
+        import yaml
+
+        values[name] = yaml.safe_load(text)
+    return parse_inputs({**inputs, **_given_inputs(arguments)}), parse(with_values(configuration, values))
+
+
+def _given_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(arguments, name, None) for name in ("model", "data", "holdout", "cfimdb")}
+    limit = getattr(arguments, "limit", None)
+    if limit is not None:
+        given["limit"] = parse_limit(limit)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _print_metrics(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        print(f"  {name:<16} {'undefined' if value is None else f'{value:.4f}'}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong flag as every other wrong input is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} (--help lists the flags)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m mtbert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    about_config = "YAML of inputs and configuration; the defaults where it is left out"
+
+    def add(name: str, command: Any) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=command.__doc__)
+        added.set_defaults(command=command)
+        added.add_argument("--model", help="demo, a folder, or a name on the hub")
+        added.add_argument("--data", help="demo, hub, a folder of CS 224N files, or a YAML of tasks")
+        added.add_argument("--limit", help="training examples by task: 1000, or sst=500,para=2000")
+        added.add_argument("--holdout", type=float, help="share of train that nothing trains or selects on")
+        added.add_argument(
+            "--cfimdb", choices=("leave", "task", "join"), help="CFIMDB: alone, or as SST's 0 and 4"
+        )
+        return added
+
+    for name, command in (("params", params), ("train", train)):
+        added = add(name, command)
+        added.add_argument("config", nargs="?", metavar="CONFIG", help=about_config)
+        added.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="low_rank.rank=4"
+        )
+        if command is train:
+            added.add_argument("--results", default="results")
+            added.add_argument("--seed", type=int, default=0)
+            added.add_argument("--device", default="cpu")
+            added.add_argument("--retry-failed", action="store_true")
+    for name, command in (("evaluate", evaluate), ("predict", predict)):
+        added = add(name, command)
+        added.add_argument("run", metavar="RUN", help="a run's id, or enough of it")
+        added.add_argument("--results", default="results")
+        added.add_argument("--device", default="cpu")
+        if command is evaluate:
+            added.add_argument("--split", default="dev", choices=("train", "dev", "test", "holdout"))
+        else:
+            added.add_argument("--out", default=".", help="folder of the prediction files")
+            added.add_argument("--text", help="a sentence to answer about instead")
+            added.add_argument("--second", help="a second sentence, for the tasks of pairs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

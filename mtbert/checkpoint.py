@@ -1,0 +1,42 @@
+"""A run between two steps, as one safetensors blob: tensors, and the rest as JSON in its header.
+
+Nothing that is loaded is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+_HEADER = "mtbert"
+
+
+class CheckpointError(ValueError):
+    """Bytes that are not a checkpoint of this project."""
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+    """One safetensors blob; `facts` must be JSON."""
+    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(facts, separators=(",", ":"), allow_nan=False)
+    return save(ready, metadata={_HEADER: text})
+
+
+def unpack_tensors(blob: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The inverse of `pack_tensors`.
+
+    Raises:
+        CheckpointError: not safetensors, or not written here.
+    """
+    try:
+        length = int.from_bytes(blob[:8], "little")
+        header = json.loads(blob[8 : 8 + length])
+        facts: dict[str, Any] = json.loads(header["__metadata__"][_HEADER])
+        return load(blob), facts
+    except (ValueError, KeyError, TypeError, OverflowError, SafetensorError) as error:
+        raise CheckpointError(f"not a checkpoint of mtbert ({type(error).__name__}: {error})") from None

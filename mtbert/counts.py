@@ -1,0 +1,51 @@
+"""How many parameters a configuration trains and has, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from mtbert import heads
+from mtbert.adapters.base import size
+from mtbert.adapters.low_rank import trained_backbone
+from mtbert.adapters.places import PLACES
+from mtbert.bert import BertConfig
+from mtbert.configuration import Configuration
+from mtbert.tasks import Task
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of the whole model, what was added included.
+
+    Attributes:
+        parts: (trainable, total) by part: backbone, each place that adds something, heads.
+    """
+
+    parts: Mapping[str, tuple[int, int]]
+
+    @property
+    def trainable(self) -> int:
+        return sum(trainable for trainable, _ in self.parts.values())
+
+    @property
+    def total(self) -> int:
+        return sum(total for _, total in self.parts.values())
+
+
+def count(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> Counts:
+    """What the configuration trains over these tasks. Allocates nothing.
+
+    Trained biases replace the backbone's, so that they add nothing to the total.
+    """
+    backbone = {name: prod(shape) for name, shape in config.shapes().items()}
+    trained = trained_backbone(configuration, config, tasks)
+    parts = {"backbone": (sum(backbone[name] for name in trained), sum(backbone.values()))}
+    for name, place in PLACES.items():
+        trainable = size(place.shapes(configuration, config, tasks))
+        if trainable:
+            parts[name] = (trainable, place.total(configuration, config, tasks))
+    head = sum(size(heads.shapes(task, config.hidden_size, configuration)) for task in tasks.values())
+    parts["heads"] = (head if configuration.heads.trained else 0, head)
+    return Counts(parts)

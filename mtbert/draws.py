@@ -1,0 +1,86 @@
+"""Randomness as a function of (seed, purpose, step), never of a generator's history or of a neighbour.
+
+Order, initial values and dropout masks of a run are the same alone, in a pack, and after a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def key64(*parts: int | str) -> int:
+    """64 bits that depend on every part and on their order."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A generator for one purpose; Philox is counter-based and specified, so streams do not drift."""
+    return np.random.Generator(np.random.Philox(key=key64(*parts)))
+
+
+def torch_generator(*parts: int | str) -> torch.Generator:
+    """A generator on the CPU for initial values, which are drawn there whatever the device."""
+    return torch.Generator().manual_seed(key64(*parts) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014), elementwise. uint64 in and out."""
+    with np.errstate(over="ignore"):
+        mixed = values + _GOLDEN
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def row_keys(key: int, rows: int) -> np.ndarray:
+    """A 32-bit key for each of a member's rows in a step. int32 [rows]"""
+    mixed = splitmix64(np.arange(rows, dtype=np.uint64) ^ np.uint64(key))
+    return (mixed >> np.uint64(32)).astype(np.uint32).view(np.int32)
+
+
+@lru_cache(maxsize=1024)
+def column_keys(site: str, columns: int, device: str) -> Tensor:
+    """A 32-bit key for each pair of columns of a site. int32 [columns]"""
+    mixed = splitmix64(np.arange(columns, dtype=np.uint64) ^ np.uint64(key64("columns", site)))
+    keys = torch.from_numpy((mixed >> np.uint64(32)).astype(np.uint32).view(np.int32))
+    return keys.to(device)
+
+
+def mix32(keys: Tensor) -> Tensor:
+    """Two rounds of multiply and xor-shift (Wellons's lowbias32), in place. int32, any shape"""
+    for factor in (0x21F0AAAD, 0x735A2D97):
+        keys.mul_(factor)
+        keys.bitwise_xor_((keys >> 15).bitwise_and_(0x1FFFF))  # the shift of a signed number drags its sign
+    return keys
+
+
+def threshold16(rate: float) -> tuple[int, float]:
+    """The signed 16-bit number below which a dropout rate drops an entry, and the scale of the rest."""
+    dropped = min(round(rate * 65536), 65535)
+    return dropped - 32768, 65536 / (65536 - dropped)
+
+
+def keep_factors(
+    rows: Tensor, columns: Tensor, threshold: Tensor | int, scale: Tensor | float, dtype: torch.dtype
+) -> Tensor:
+    """Dropout factors, zero or `scale`: 16 random bits an entry, a function of its row's and column's key.
+
+    Args:
+        rows: int32 [..., 1], a key for each row.
+        columns: int32 [pairs], a key for each pair of columns.
+        threshold: entries whose bits are below it are dropped; one, or one for each row.
+
+    Returns:
+        [..., 2 * pairs] of `dtype`.
+    """
+    bits = mix32(rows ^ columns).view(torch.int16)
+    kept = torch.empty(bits.shape, dtype=dtype, device=bits.device)
+    return torch.ge(bits, threshold, out=kept).mul_(scale)

@@ -1,0 +1,116 @@
+"""What a member predicts on a split, and the metrics of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtbert.batches import Request, assemble, sequence_lengths
+from mtbert.data.tokenise import TokenisedData, TokenSplit
+from mtbert.draws import generator
+from mtbert.losses import per_example, predicted
+from mtbert.pack import Pack
+from mtbert.tasks import Task
+
+TOKENS_PER_BATCH = 4096
+Row = list[Any]
+"""[split, task, metric, value or null]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One task's predictions on examples of a split, in the order of `indices`.
+
+    Attributes:
+        indices: int64 [examples], into the split.
+        values: float64 [examples]: the class, 0 or 1, or the value.
+        losses: float64 [examples], nan where there is no label.
+    """
+
+    indices: np.ndarray
+    values: np.ndarray
+    losses: np.ndarray
+
+    def subset(self, indices: np.ndarray) -> Predictions:
+        """Those at `indices`, which must be among these."""
+        at = np.searchsorted(self.indices, indices)
+        return Predictions(indices, self.values[at], self.losses[at])
+
+
+def subset(split: TokenSplit, name: str, limit: int | None) -> np.ndarray:
+    """A fixed subset of a split: the same for every run, in ascending order. int64 [examples]"""
+    if limit is None or limit >= len(split.ids):
+        return np.arange(len(split.ids))
+    return np.sort(generator("subset", name).permutation(len(split.ids))[:limit])
+
+
+@torch.no_grad()
+def predict(
+    pack: Pack,
+    member: int,
+    task: Task,
+    split: TokenSplit,
+    indices: np.ndarray,
+    data: TokenisedData,
+    max_length: int,
+    device: str,
+) -> Predictions:
+    """A member's predictions without dropout, in batches of sequences of like length."""
+    configuration = pack.admitted[member].configuration
+    values = np.empty(len(indices))
+    losses = np.full(len(indices), np.nan)
+    lengths = sequence_lengths(split, configuration.pairs, max_length)[indices]
+    for at in _batches(lengths):
+        request = Request(member, task.name, split, indices[at], configuration.pairs)
+        batch = assemble([request], data.special, max_length, device)
+        (result,) = pack.forward(batch, None, {})
+        labels = torch.from_numpy(split.labels[indices[at]]).to(device)
+        values[at] = predicted(task, result.outputs).cpu().numpy()
+        known = torch.isfinite(labels)
+        if known.all():
+            losses[at] = per_example(task, result.outputs, labels).double().cpu().numpy()
+    return Predictions(indices, values, losses)
+
+
+def metrics(task: Task, found: Predictions, split: TokenSplit) -> dict[str, float | None]:
+    """The task's metrics; None where one is undefined."""
+    labels = split.labels[found.indices].astype(np.float64)
+    values: dict[str, float | None] = {"loss": float(found.losses.mean())}
+    if task.kind == "regression":
+        return values | {"pearson": pearson(found.values, labels), "mse": values["loss"]}
+    return values | {"accuracy": float((found.values == labels).mean())}
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+    """The correlation coefficient; None where one side is constant. [n], [n]"""
+    if len(x) < 2:
+        return None
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt((x * x).sum()) * np.sqrt((y * y).sum())
+    return float(np.clip((x * y).sum() / scale, -1.0, 1.0))
+
+
+def rows(split: str, by_task: Mapping[str, Mapping[str, float | None]]) -> list[Row]:
+    """Metrics as an evaluation's rows."""
+    return [
+        [split, task, metric, value] for task, values in by_task.items() for metric, value in values.items()
+    ]
+
+
+def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions by ascending length, cut where a batch would pass the wanted number of tokens."""
+    order = np.argsort(lengths, kind="stable")
+    begin = tokens = 0
+    for end, length in enumerate(lengths[order]):
+        if end > begin and tokens + length > TOKENS_PER_BATCH:
+            yield order[begin:end]
+            begin, tokens = end, 0
+        tokens += int(length)
+    if begin < len(order):
+        yield order[begin:]

@@ -1,0 +1,202 @@
+"""One run in training: where it stands in its stages, what it has seen, and its best so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtbert import heads
+from mtbert.adapters.places import PLACES
+from mtbert.bert import BertConfig
+from mtbert.configuration import Configuration, Training
+from mtbert.run import Run
+from mtbert.schedules import Plan, plan
+from mtbert.schema import ConfigError
+from mtbert.slots import State
+from mtbert.tasks import Task
+from mtbert.techniques import StaticWeights
+
+
+@dataclass
+class Best:
+    """The evaluation whose weights are kept.
+
+    Attributes:
+        value: of what is kept by; None while it is undefined.
+        predictions: columns, or empty where the evaluation did not see all of dev.
+    """
+
+    step: int
+    value: float | None
+    state: State
+    predictions: dict[str, list[Any]] = field(default_factory=dict)
+    rows: list[list[Any]] = field(default_factory=list)
+    score: float | None = None
+
+
+class Member:
+    """A run's own course: its stages and plans, its counters, its best."""
+
+    def __init__(self, run: Run, tasks: Mapping[str, Task], sizes: Mapping[str, int]) -> None:
+        self.run = run
+        self.configuration = run.configuration
+        self.stages = self.configuration.stage_list()
+        self.plans = [plan(stage, sizes, run.seed, at) for at, stage in enumerate(self.stages)]
+        trained = {task for each in self.plans for task in each.tasks}
+        self.tasks = {name: task for name, task in tasks.items() if name in trained}
+        _check_names(self.configuration, self.tasks)
+        self.total_steps = sum(each.steps for each in self.plans)
+        self.stage_index = self.position = self.step = 0
+        self.tokens = 0
+        self.evaluations_without_better = 0
+        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.losses: dict[str, Tensor] = {}
+        self.loss_counts: dict[str, int] = {}
+        self.best: Best | None = None
+        self.admitted_at = time.perf_counter()
+        self.seconds_startup: float | None = None
+
+    @property
+    def stage(self) -> Training:
+        return self.stages[self.stage_index]
+
+    @property
+    def plan(self) -> Plan:
+        return self.plans[self.stage_index]
+
+    @property
+    def reached_tasks(self) -> list[str]:
+        """The tasks whose heads have been trained by now."""
+        begun = self.stage_index + (self.position > 0)
+        reached = {task for each in self.plans[:begun] for task in each.tasks}
+        return [task for task in self.tasks if task in reached]
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, of all stages."""
+        before = sum(each.epochs_at(each.steps) for each in self.plans[: self.stage_index])
+        return before + self.plan.epochs_at(self.position)
+
+    def took_step(self) -> bool:
+        """Count a step; true where it ended a stage and another begins."""
+        self.step += 1
+        self.position += 1
+        if self.position < self.plan.steps or self.stage_index + 1 == len(self.plans):
+            return False
+        self.stage_index, self.position = self.stage_index + 1, 0
+        return True
+
+    def evaluation_due(self) -> bool:
+        """Whether the step just counted is one to evaluate at."""
+        every = self.configuration.evaluation.every
+        if self.finished:
+            return True
+        if every is None:
+            return False
+        if self.configuration.evaluation.unit == "steps":
+            return self.step % every == 0
+        if self.position == 0:
+            return True  # a stage has ended, and with it an epoch
+        done = self.plan.epochs_at(self.position)
+        return done == int(done) and int(done) % every == 0
+
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Remember a step's mean loss, on its device."""
+        known = self.losses.get(task)
+        self.losses[task] = loss if known is None else known + loss
+        self.loss_counts[task] = self.loss_counts.get(task, 0) + 1
+
+    def losses_finite(self) -> bool:
+        return all(bool(torch.isfinite(loss)) for loss in self.losses.values())
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean training loss of each task since this was asked last."""
+        means = {
+            task: float(self.losses[task]) / self.loss_counts[task]
+            for task in self.tasks
+            if task in self.losses
+        }
+        self.losses, self.loss_counts = {}, {}
+        return means
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says beside the tensors."""
+        best = self.best
+        return {
+            "run_id": self.run.run_id,
+            "stage": self.stage_index,
+            "position": self.position,
+            "step": self.step,
+            "tokens": self.tokens,
+            "without_better": self.evaluations_without_better,
+            "seconds": self.seconds,
+            "loss_counts": self.loss_counts,
+            "best": None
+            if best is None
+            else {
+                "step": best.step,
+                "value": best.value,
+                "predictions": best.predictions,
+                "rows": best.rows,
+                "score": best.score,
+            },
+        }
+
+    def restore(self, facts: Mapping[str, Any], losses: State, best: State) -> None:
+        """Stand where the checkpoint stood."""
+        self.stage_index, self.position, self.step = facts["stage"], facts["position"], facts["step"]
+        self.tokens = facts["tokens"]
+        self.evaluations_without_better = facts["without_better"]
+        self.seconds = dict(facts["seconds"])
+        self.losses, self.loss_counts = dict(losses), dict(facts["loss_counts"])
+        if facts["best"] is not None:
+            self.best = Best(**facts["best"], state=best)
+
+
+def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> State:
+    """All that a run adds to the backbone, as it is before the first step."""
+    configuration = run.configuration
+    state: State = {}
+    for place in PLACES.values():
+        state |= place.initial(configuration, config, tasks, run.seed)
+    for task in tasks.values():
+        state |= heads.initial(task, config.hidden_size, configuration, run.seed)
+    return state
+
+
+def _check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:
+    """Every task that the configuration names is one that it trains."""
+    named = dict(_named_tasks(configuration))
+    if configuration.evaluation.keep not in ("score", "unscaled", "last"):
+        named["evaluation.keep"] = (configuration.evaluation.keep,)
+    for where, names in named.items():
+        for name in names:
+            if name not in tasks:
+                raise ConfigError(
+                    f"configuration.{where}: {name!r} is none of the trained tasks, {', '.join(tasks)}"
+                )
+
+
+def _named_tasks(configuration: Configuration) -> Iterator[tuple[str, Iterable[str]]]:
+    """Every field that names tasks, with the names."""
+    low_rank, parallel, smart = configuration.low_rank, configuration.parallel, configuration.smart
+    yield "heads.tasks", configuration.heads.tasks
+    if low_rank is not None:
+        yield "low_rank.tasks", low_rank.tasks
+    if parallel is not None:
+        yield "parallel.tasks", parallel.tasks or ()
+        yield "parallel.task_dropout", parallel.task_dropout
+    if isinstance(configuration.weighting, StaticWeights):
+        yield "weighting.weights", configuration.weighting.weights
+    if smart is not None:
+        yield "smart.weights", smart.weights
+        yield "smart.noises", smart.noises

@@ -1,0 +1,150 @@
+"""Clipping and AdamW (Loshchilov & Hutter 2019) by owner: a member's step touches its own slots alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from mtbert.adapters.base import Bank
+from mtbert.bert import Backbone
+from mtbert.configuration import PARTS, Part, Training
+from mtbert.pack import Pack
+from mtbert.slots import State
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """A leaf of one member: a slot of a bank, flat, or a tensor of the backbone's.
+
+    Attributes:
+        parameter: what AdamW steps; its gradient is set before each step.
+        gradient: where the slot's gradient lies; None for a backbone's tensor, whose own `.grad` serves.
+    """
+
+    part: Part
+    parameter: Tensor
+    gradient: Tensor | None
+    bank: Bank | None
+    slot: int
+    name: str
+
+    def touched(self, member: int, tasks: Iterable[str]) -> bool:
+        """Whether a step over these tasks' examples gave it a gradient."""
+        if self.bank is None:
+            return self.parameter.grad is not None
+        return any(self.bank.slot_of(member, task) == self.slot for task in tasks)
+
+    def read(self, flat: Tensor) -> State:
+        """The named tensors in something of the parameter's shape."""
+        if self.bank is None:
+            return {self.name: flat.detach().clone()}
+        return self.bank.stack.read(flat, self.slot)
+
+    def write(self, flat: Tensor, state: State) -> None:
+        if self.bank is None:
+            flat.copy_(state[self.name])
+        else:
+            self.bank.stack.write(flat, self.slot, state)
+
+
+def owned_by(member: int, pack: Pack, trained: Backbone | None) -> Iterator[Owned]:
+    """All that a member trains, in a fixed order."""
+    for bank in pack.banks:
+        gradients = bank.stack.gradients
+        for slot, owner in enumerate(bank.members):
+            if owner == member and gradients is not None:
+                name = next(iter(bank.stack.extents[slot].values())).key
+                yield Owned(bank.part, bank.stack.values[slot], gradients[slot], bank, slot, name)
+    if trained is not None:
+        for name, parameter in trained.named_parameters():
+            if parameter.requires_grad:
+                yield Owned("backbone", parameter, None, None, 0, f"backbone.{name}")
+
+
+class MemberOptimizer:
+    """AdamW over what one member owns, with a learning rate and a weight decay for each part."""
+
+    def __init__(self, member: int, owned: Iterable[Owned]) -> None:
+        self.member = member
+        self.owned = list(owned)
+        groups = [
+            {"params": [leaf.parameter for leaf in self.owned if leaf.part == part], "part": part}
+            for part in PARTS
+        ]
+        self._adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=0.0, weight_decay=0.0, fused=True
+        )
+
+    def step(self, stage: Training, factor: float, tasks: Iterable[str]) -> None:
+        """Clip what the step's tasks gave, and step it; what got no tokens stays.
+
+        Args:
+            factor: what warm-up and decay make of the learning rates now.
+        """
+        tasks = list(tasks)
+        moving = PARTS if stage.trains is None else stage.trains
+        leaves = []
+        for leaf in self.owned:
+            if leaf.part in moving and leaf.touched(self.member, tasks):
+                if leaf.gradient is not None:
+                    leaf.parameter.grad = leaf.gradient
+                leaves.append(leaf.parameter)
+            else:
+                leaf.parameter.grad = None
+        if stage.clip is not None and leaves:
+            clip_grad_norm_(leaves, stage.clip)
+        for group in self._adamw.param_groups:
+            group["lr"] = getattr(stage.learning_rate, group["part"]) * factor
+            group["weight_decay"] = getattr(stage.weight_decay, group["part"])
+        self._adamw.step()
+        for leaf in self.owned:
+            if leaf.bank is None:
+                leaf.parameter.grad = None
+
+    def state(self) -> State:
+        """What AdamW remembers, by the names of what it is about."""
+        found: State = {}
+        for leaf in self.owned:
+            memory = self._adamw.state.get(leaf.parameter)
+            if memory:
+                for moment in _MOMENTS:
+                    found |= {f"{moment}.{name}": value for name, value in leaf.read(memory[moment]).items()}
+                found[f"step.{leaf.name}"] = memory["step"].clone().cpu()
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for leaf in self.owned:
+            if f"step.{leaf.name}" not in state:
+                continue
+            step = state[f"step.{leaf.name}"].to(leaf.parameter.device).clone()
+            memory: dict[str, Tensor] = {"step": step}
+            for moment in _MOMENTS:
+                prefix = f"{moment}."
+                moments = {
+                    name.removeprefix(prefix): value
+                    for name, value in state.items()
+                    if name.startswith(prefix)
+                }
+                memory[moment] = torch.zeros_like(leaf.parameter)
+                with torch.no_grad():
+                    leaf.write(memory[moment], moments)
+            self._adamw.state[leaf.parameter] = memory
+
+
+def rate_factor(stage: Training, step: int, steps: int) -> float:
+    """Linear warm-up from zero, then linear decay to zero or a constant.
+
+    Args:
+        step: from 0, of the stage's `steps`.
+    """
+    warm = round(stage.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 1.0 if stage.decay == "constant" else (steps - step) / max(1, steps - warm)

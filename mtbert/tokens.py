@@ -1,0 +1,126 @@
+"""A batch without padding: the tokens of all sequences of all members, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtbert.attention import AttentionView
+
+ROW_MULTIPLE = 32  # oneDNN builds a primitive for each new number of rows: few numbers, few primitives
+
+
+class Span(NamedTuple):
+    """The sequences and the token rows of one (member, task)."""
+
+    member: int
+    task: str
+    sequences: slice
+    rows: slice
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Sequences sorted by (member, task); the rows after the last token belong to the last member.
+
+    Attributes:
+        ids: int64 [rows], the rows past `tokens` filled with padding.
+        segment_ids: int64 [rows].
+        lengths: int64 [sequences], each at least 1.
+        member: int64 [sequences], ascending.
+        task: [sequences].
+    """
+
+    ids: Tensor
+    segment_ids: Tensor
+    lengths: np.ndarray
+    member: np.ndarray
+    task: Sequence[str]
+
+    @property
+    def rows(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def sequences(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The first row of each sequence. int64 [sequences]"""
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+
+    @cached_property
+    def first_rows(self) -> Tensor:
+        """`starts` on the batch's device: the rows of the [CLS] tokens."""
+        return torch.from_numpy(self.starts).to(self.ids.device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """The position of each row in its sequence; zero past the last token. int64 [rows]"""
+        positions = np.zeros(self.rows, dtype=np.int64)
+        positions[: self.tokens] = np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
+        return torch.from_numpy(positions).to(self.ids.device)
+
+    @cached_property
+    def sequence_of_row(self) -> Tensor:
+        """The sequence of each token. int64 [tokens]"""
+        return torch.from_numpy(np.repeat(np.arange(self.sequences), self.lengths)).to(self.ids.device)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """Where each (member, task) lies, in order; the last one takes the rows past the last token."""
+        found: list[Span] = []
+        begin = 0
+        for end in range(1, self.sequences + 1):
+            same = end < self.sequences and (
+                self.member[end] == self.member[begin] and self.task[end] == self.task[begin]
+            )
+            if not same:
+                stop = self.rows if end == self.sequences else int(self.starts[end])
+                rows = slice(int(self.starts[begin]), stop)
+                found.append(Span(int(self.member[begin]), self.task[begin], slice(begin, end), rows))
+                begin = end
+        return found
+
+    @cached_property
+    def attention_all(self) -> AttentionView:
+        """Every token asks."""
+        return AttentionView(self.starts, self.lengths, self.rows, "all", self.ids.device)
+
+    @cached_property
+    def attention_first(self) -> AttentionView:
+        """The first token of each sequence asks: all that the last layer needs for [CLS]."""
+        return AttentionView(self.starts, self.lengths, self.rows, "first", self.ids.device)
+
+    def select(self, members: Sequence[int]) -> tuple[TokenBatch, Tensor]:
+        """The batch of these members alone, and the rows of this one that it kept. int64 [kept rows]
+
+        Rows past the last token are not kept: the result has exactly its tokens.
+        """
+        chosen = np.isin(self.member, members)
+        kept = np.flatnonzero(np.repeat(chosen, self.lengths))
+        rows = torch.from_numpy(kept).to(self.ids.device)
+        batch = TokenBatch(
+            self.ids[rows],
+            self.segment_ids[rows],
+            self.lengths[chosen],
+            self.member[chosen],
+            [task for task, keep in zip(self.task, chosen, strict=True) if keep],
+        )
+        return batch, rows
+
+
+def rounded_rows(tokens: int) -> int:
+    """The number of rows that a batch of so many tokens takes."""
+    return -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE

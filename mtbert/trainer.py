@@ -1,0 +1,314 @@
+"""The trainer: admits runs, advances them together, says what happened, lets them go."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtbert.bert import Backbone
+from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
+from mtbert.counts import count
+from mtbert.data.tokenise import TokenisedData
+from mtbert.evaluation import Predictions, Row, metrics, predict, rows, subset
+from mtbert.group import Group, group_key, max_length_of
+from mtbert.member import Best, Member, initial_state
+from mtbert.records import Ended, Evaluated, Returned
+from mtbert.run import Run
+from mtbert.slots import State
+from mtbert.tasks import score, unscaled
+
+Event = Evaluated | Ended | Returned
+CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
+
+
+class Trainer:
+    """Advances any number of runs over shared data and shared frozen backbones."""
+
+    def __init__(
+        self, backbones: Callable[[str], Backbone], data: TokenisedData, device: str = "cpu"
+    ) -> None:
+        """
+        Args:
+            backbones: gives the frozen backbone in a precision; asked once for each.
+            device: as torch names it.
+        """
+        # gradients of stacked slots are views with gaps between them, which is meant
+        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")
+        self._backbones, self._data, self._device = backbones, data, device
+        self._known_backbones: dict[str, Backbone] = {}
+        self._groups: dict[tuple[str | int, ...], Group] = {}
+        self._of_run: dict[str, Group] = {}
+        self._sizes = {task: len(data.splits[task, "train"].ids) for task in data.tasks}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return tuple(self._of_run)
+
+    def step_of(self, run_id: str) -> int:
+        return self._member(run_id).step
+
+    def admit(self, run: Run, checkpoint: bytes | None = None) -> None:
+        """Take a run in, from its start or from a checkpoint.
+
+        Raises:
+            ConfigError: the configuration does not fit the data or the model.
+            CheckpointError: not a checkpoint, or another run's.
+            ValueError: the run is in training here already.
+        """
+        if run.run_id in self._of_run:
+            raise ValueError(f"run {run.run_id} is in training already")
+        member = Member(run, self._data.tasks, self._sizes)
+        precision = run.configuration.precision
+        if precision not in self._known_backbones:
+            self._known_backbones[precision] = self._backbones(precision)
+        backbone = self._known_backbones[precision]
+        longest = backbone.config.max_position_embeddings
+        state = initial_state(run, backbone.config, member.tasks)
+        optimizer: State = {}
+        if checkpoint is not None:
+            state, optimizer = _restore(member, checkpoint, state)
+        key = group_key(member, longest)
+        if key not in self._groups:
+            self._groups[key] = Group(backbone, self._data, max_length_of(member, longest), self._device)
+        self._groups[key].admit(member, state, optimizer)
+        self._of_run[run.run_id] = self._groups[key]
+
+    def remove(self, run_id: str) -> None:
+        """Let a run go; the others are not touched."""
+        self._of_run.pop(run_id).remove(run_id)
+        self._groups = {key: group for key, group in self._groups.items() if group.members}
+
+    def checkpoint(self, run_id: str) -> bytes:
+        """The run between two steps: adapters, heads and optimizer, and its best so far."""
+        group, member = self._of_run[run_id], self._member(run_id)
+        tensors = {f"now.{name}": value for name, value in group.state_of(run_id).items()}
+        tensors |= {f"adam.{name}": value for name, value in group.optimizers[run_id].state().items()}
+        tensors |= {f"loss.{task}": loss for task, loss in member.losses.items()}
+        if member.best is not None:
+            tensors |= {f"best.{name}": value for name, value in member.best.state.items()}
+        return pack_tensors(tensors, member.facts())
+
+    def advance(self, seconds: float = 60.0) -> list[Event]:
+        """Step until some run is evaluated or ends; nothing is returned if `seconds` pass before that."""
+        until = time.perf_counter() + seconds
+        events: list[Event] = []
+        while self._groups and not events and time.perf_counter() < until:
+            for group in list(self._groups.values()):
+                group.step()
+                for run_id in list(group.members):
+                    events += self._after_step(group, run_id)
+        return events
+
+    def _member(self, run_id: str) -> Member:
+        return self._of_run[run_id].members[run_id]
+
+    def _after_step(self, group: Group, run_id: str) -> list[Event]:
+        member = group.members[run_id]
+        due = member.evaluation_due()
+        if (due or member.step % CHECK_EVERY == 0) and not member.losses_finite():
+            return [self._end(group, member, "diverged")]
+        if not due:
+            return []
+        began = time.perf_counter()
+        record, finite = self._evaluate(group, member)
+        member.seconds["evaluation"] += time.perf_counter() - began
+        if not finite:
+            return [self._end(group, member, "diverged")]
+        record |= _costs(member)
+        patience = member.configuration.evaluation.patience
+        enough = patience is not None and member.evaluations_without_better >= patience
+        events: list[Event] = [Evaluated(run_id, record)]
+        if member.finished or enough:
+            events.append(self._end(group, member, "completed"))
+        return events
+
+    def _evaluate(self, group: Group, member: Member) -> tuple[dict[str, Any], bool]:
+        """The evaluation's record, and whether all outputs were finite; the best is kept on the way."""
+        settings = member.configuration.evaluation
+        whole = member.finished or settings.dev_limit is None
+        found: list[Row] = [
+            ["train", task, "training_loss", loss] for task, loss in member.mean_losses().items()
+        ]
+        dev = self._predict(group, member, "dev", None if whole else settings.dev_limit)
+        compared = dev
+        if whole and settings.dev_limit is not None:  # compare with earlier steps on what they saw
+            compared = {
+                task: of.subset(subset(self._data.splits[task, "dev"], f"dev.{task}", settings.dev_limit))
+                for task, of in dev.items()
+            }
+        if not all(np.isfinite(of.values).all() and np.isfinite(of.losses).all() for of in dev.values()):
+            return {}, False
+        train = self._predict(group, member, "train", settings.train_limit) if settings.train_limit else {}
+        on_dev, on_train = self._metrics(member, dev, "dev"), self._metrics(member, train, "train")
+        summary = self._summary(on_dev)
+        found += rows("dev", on_dev) + rows("train", on_train) + rows("dev", {"": summary})
+        self._keep(group, member, self._metrics(member, compared, "dev"), dev if whole else {}, found)
+        record = {"step": member.step, "epoch": member.epoch, "rows": found, "score": summary["score"]}
+        return record, True
+
+    def _predict(self, group: Group, member: Member, split: str, limit: int | None) -> dict[str, Predictions]:
+        predictions = {}
+        for task in member.reached_tasks:
+            examples = self._data.splits[task, split]
+            predictions[task] = predict(
+                group.pack,
+                group.index[member.run.run_id],
+                member.tasks[task],
+                examples,
+                subset(examples, f"{split}.{task}", limit),
+                self._data,
+                group.max_length,
+                self._device,
+            )
+        return predictions
+
+    def _metrics(
+        self, member: Member, found: dict[str, Predictions], split: str
+    ) -> dict[str, dict[str, float | None]]:
+        return {
+            task: metrics(member.tasks[task], of, self._data.splits[task, split])
+            for task, of in found.items()
+        }
+
+    def _summary(self, on_dev: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+        """Score and unscaled mean over all tasks of the data; null where a task was not evaluated."""
+        values = {
+            name: on_dev[name][task.metric] if name in on_dev else None
+            for name, task in self._data.tasks.items()
+        }
+        tasks = self._data.tasks
+        return {"score": score(tasks, values), "unscaled": unscaled(tasks, values)}
+
+    def _keep(
+        self,
+        group: Group,
+        member: Member,
+        compared: dict[str, dict[str, float | None]],
+        whole: dict[str, Predictions],
+        found: list[Row],
+    ) -> None:
+        """Keep this step's weights if they are the best so far, or the last where that is asked for."""
+        keep = member.configuration.evaluation.keep
+        summary = self._summary(compared)
+        value = summary.get(keep)
+        if keep in member.tasks:
+            value = compared.get(keep, {}).get(member.tasks[keep].metric)
+        best = member.best
+        better = best is None or (value is not None and (best.value is None or value > best.value))
+        member.evaluations_without_better = 0 if better else member.evaluations_without_better + 1
+        nothing_to_compare = best is not None and best.value is None and value is None
+        if not better and not nothing_to_compare:  # as with keep: last, which compares nothing
+            return
+        columns = self._columns(whole) if whole else {}
+        state = {name: tensor.cpu() for name, tensor in group.state_of(member.run.run_id).items()}
+        dev_rows = [row for row in found if row[0] == "dev"]
+        member.best = Best(member.step, value, state, columns, dev_rows, summary["score"])
+
+    def _columns(self, found: dict[str, Predictions]) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {"task": [], "example_id": [], "prediction": [], "label": []}
+        for task, of in found.items():
+            split = self._data.splits[task, "dev"]
+            columns["task"] += [task] * len(of.indices)
+            columns["example_id"] += [split.ids[index] for index in of.indices]
+            columns["prediction"] += of.values.tolist()
+            columns["label"] += split.labels[of.indices].astype(float).tolist()
+        return columns
+
+    def _end(self, group: Group, member: Member, status: str) -> Ended:
+        """Close the run's book; the kept weights are evaluated on all of dev where they were not."""
+        best = member.best if status == "completed" else None
+        if best is not None and not best.predictions:
+            best = self._evaluated_whole(group, member, best)
+        counts = count(member.configuration, group.backbone.config, member.tasks)
+        record: dict[str, Any] = {
+            "status": status,
+            "error": None,
+            "step": member.step,
+            "kept_step": None if best is None else best.step,
+            "score": None if best is None else best.score,
+            "metrics": {} if best is None else {f"{row[1]}.{row[2]}": row[3] for row in best.rows if row[1]},
+            "trainable": counts.trainable,
+            "total": counts.total,
+            **_costs(member),
+            "seconds_startup": member.seconds_startup,
+            "peak_memory": peak_memory(self._device),
+            "device": device_name(self._device),
+            "host": platform.node(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        }
+        weights = b"" if best is None else pack_tensors(best.state, {"run": member.run.as_json()})
+        self.remove(member.run.run_id)
+        return Ended(member.run.run_id, record, {} if best is None else best.predictions, weights)
+
+    def _evaluated_whole(self, group: Group, member: Member, best: Best) -> Best:
+        began = time.perf_counter()
+        run_id = member.run.run_id
+        optimizer = group.optimizers[run_id].state()
+        group.remove(run_id)
+        group.admit(member, best.state, optimizer)
+        dev = self._predict(group, member, "dev", None)
+        on_dev = self._metrics(member, dev, "dev")
+        summary = self._summary(on_dev)
+        member.seconds["evaluation"] += time.perf_counter() - began
+        found = rows("dev", on_dev) + rows("dev", {"": summary})
+        return Best(best.step, best.value, best.state, self._columns(dev), found, summary["score"])
+
+
+def failed(run: Run, error: BaseException, kind: str) -> Ended:
+    """The ending of a run that raised: what, where, and nothing else."""
+    text = "".join(traceback.format_exception(error))
+    record = {
+        "status": "failed",
+        "error": {"kind": kind, "message": f"{type(error).__name__}: {error}", "traceback": text},
+        "step": 0,
+        "kept_step": None,
+        "score": None,
+        "metrics": {},
+        "host": platform.node(),
+    }
+    return Ended(run.run_id, record)
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that this process held: on a GPU its allocations, else its resident set."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _costs(member: Member) -> dict[str, Any]:
+    return {
+        "tokens": member.tokens,
+        "seconds_training": member.seconds["training"],
+        "seconds_evaluation": member.seconds["evaluation"],
+    }
+
+
+def _restore(member: Member, checkpoint: bytes, initial: State) -> tuple[State, State]:
+    """Stand where the checkpoint stood; what is trained, and what its optimizer remembers."""
+    tensors, facts = unpack_tensors(checkpoint)
+    if facts["run_id"] != member.run.run_id:
+        raise CheckpointError(f"a checkpoint of run {facts['run_id']}, expected one of {member.run.run_id}")
+    parts: dict[str, State] = {"now": {}, "adam": {}, "loss": {}, "best": {}}
+    for name, value in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = value
+    missing = sorted(set(initial) - set(parts["now"]))
+    if missing:
+        raise CheckpointError(f"a checkpoint of run {member.run.run_id} that lacks {missing[0]!r}")
+    member.restore(facts, parts["loss"], parts["best"])
+    return parts["now"], parts["adam"]

@@ -1,0 +1,220 @@
+"""The driver's loop: Tune as a thin launcher, called again until the ledger has every run.
+
+A return of Tune proves nothing, and an abort of Tune is no abort of the sweep: whatever was in flight is
+booked, and Tune is called again, until the sweep is done or three rounds brought nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+
+from analysis.store.locks import new_driver_name
+from mtbert.run import Run
+from sweeps.keeper import start_keeper
+from sweeps.placement import Needs, Placement
+from sweeps.plan import Reason, mark
+from sweeps.progress import Progress
+from sweeps.publish import Material, checksum
+from sweeps.searcher import Assignments, LedgerSearcher, last_line
+from sweeps.session import Session
+from sweeps.trainable import Pack, Shared, SweepError
+
+ROUNDS_ALLOWED = 3
+GOODBYE_SECONDS = 5.0
+QUEUE = 200  # trials that Tune may hold; what is really given out is counted by the assignments
+
+
+class Outcome(NamedTuple):
+    """How the loop ended: the command's exit code, and the error to print, if any."""
+
+    code: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a drive is to do.
+
+    Attributes:
+        sweep: the declaration's record for the ledger, `points` its runs'.
+        runs: by id, in the order in which they are wanted.
+        targets: the step wanted of each.
+        retried: failed runs that are to be tried again.
+    """
+
+    results: str
+    sweep: dict[str, Any]
+    points: list[dict[str, Any]]
+    runs: Mapping[str, Run]
+    targets: Mapping[str, int]
+    retried: Sequence[str]
+    pack: int
+
+
+class Drive:
+    """One driver at work on one sweep, on a Ray that it is connected to."""
+
+    def __init__(
+        self, work: Work, material: Material, placement: Placement, session: Session, progress: Progress
+    ) -> None:
+        self._work = work
+        self._material = material
+        self._session = session
+        self._needs = placement.needs
+        self._progress = progress
+        driver = new_driver_name()
+        self._keeper = start_keeper(work.results, driver)
+        self._looked = float("-inf")
+        self._assignments = Assignments(
+            results=work.results,
+            driver=driver,
+            keeper=self._keeper,
+            sweep=work.sweep["sweep"],
+            runs=work.runs,
+            targets=work.targets,
+            slots=placement.slots,
+            pack=work.pack,
+            retried=work.retried,
+            heard=progress.heard,
+        )
+
+    def run(self) -> Outcome:
+        """Trains until every run of the sweep has ended, whoever ends it."""
+        assignments, work = self._assignments, self._work
+        assignments.ask(self._keeper.declare.remote({**work.sweep, "declared": time.time()}, work.points))
+        if assignments.failure is None:
+            assignments.ask(self._keeper.examples.remote(self._material.data, self._material.examples()))
+        if assignments.failure is not None:
+            return Outcome(2, assignments.failure)
+        parcel = self._material.parcel("cuda" if self._needs.gpus else "cpu")
+        before = checksum(parcel["weights"])
+        shared = ray.put(parcel)
+        outcome = self._rounds(shared)
+        after = checksum(ray.get(shared)["weights"])
+        if outcome.code != 2 and before != after:
+            return Outcome(
+                2, "the shared base weights were written to: no result of this sweep can be trusted"
+            )
+        return outcome
+
+    def _rounds(self, shared: Any) -> Outcome:
+        assignments = self._assignments
+        trainable = tune.with_parameters(Pack, shared=Shared(self._keeper, self._material.trainer, shared))
+        stalled = 0
+        while True:
+            before = mark(assignments.state(), list(self._work.targets))
+            reason, detail = self._tune(trainable)
+            assignments.give_back(reason, detail)
+            assignments.book()
+            if assignments.failure is not None:
+                return Outcome(2, assignments.failure)
+            state = assignments.state()
+            self._look()
+            if assignments.outlook(state).finished:
+                return self._finish()
+            stalled = stalled + 1 if mark(state, list(self._work.targets)) == before else 0
+            if stalled >= ROUNDS_ALLOWED:
+                return Outcome(
+                    3, f"{ROUNDS_ALLOWED} rounds brought nothing: {detail or 'Tune gave no reason'}"
+                )
+            self._progress.say(f"Ray Tune came back before the end ({detail or 'no reason given'}); going on")
+
+    def _finish(self) -> Outcome:
+        self._assignments.ask(self._keeper.compact.remote())
+        self._assignments.ask(self._keeper.close.remote())
+        failure = self._assignments.failure
+        return Outcome(0) if failure is None else Outcome(2, failure)
+
+    def _tune(self, trainable: Any) -> tuple[Reason, str]:
+        """One call of Tune; why it came back, as what is still in flight is to be booked."""
+        try:
+            tune.run(
+                trainable,
+                name="sweep",
+                storage_path=str(self._session.folder / "tune"),
+                num_samples=-1,
+                search_alg=LedgerSearcher(self._assignments, self._pulse),
+                max_concurrent_trials=QUEUE,
+                resources_per_trial=bundle(self._needs),
+                reuse_actors=True,
+                max_failures=0,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+                callbacks=[Watch(self._assignments, self._pulse)],
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                verbose=0,
+            )
+        except Exception as error:
+            return ("memory" if _was_memory(error) else "released"), last_line(str(error)) or type(
+                error
+            ).__name__
+        return "released", ""
+
+    def _pulse(self) -> None:
+        """Called many times a second: looks at the ledger now and then, and shows the progress."""
+        if self._assignments.failure is not None:
+            raise SweepError(self._assignments.failure)  # aborts Tune's call
+        if time.monotonic() - self._looked >= 1.0:
+            self._look()
+        self._progress.tick()
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        state = self._assignments.state()
+        self._progress.look(state, self._assignments.outlook(state))
+
+    def interrupted(self) -> None:
+        """Ctrl-C: gives back what is in flight and the driver's lock, without waiting long."""
+        self._assignments.give_back("released", "interrupted")
+        try:
+            entries = self._assignments.unbooked()
+            ray.get(
+                [self._keeper.record.remote(entries), self._keeper.close.remote()], timeout=GOODBYE_SECONDS
+            )
+        except ray.exceptions.RayError:
+            return  # the claims lapse with the keeper's lock all the same
+
+
+class Watch(tune.Callback):
+    """Lets the driver look around after each of Tune's steps, and hears why a trial's worker died."""
+
+    def __init__(self, assignments: Assignments, pulse: Callable[[], None]) -> None:
+        self._assignments = assignments
+        self._pulse = pulse
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._pulse()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 - Tune's
+        file = trial.pickled_error_file  # written by Tune in this process, in this session's folder
+        error = ray.cloudpickle.loads(Path(file).read_bytes()) if file else None
+        self._assignments.explain(trial.trial_id, str(error or "no reason given"), died=is_death(error))
+
+
+def bundle(needs: Needs) -> PlacementGroupFactory:
+    """What Ray is to set aside for a trial."""
+    resources = {"CPU": needs.cores} | ({"GPU": needs.gpus} if needs.gpus else {})
+    return PlacementGroupFactory([resources])
+
+
+def is_death(error: BaseException | None) -> bool:
+    """Whether a worker's process died, rather than raised or never came to be."""
+    return isinstance(error, ray.exceptions.RayActorError) and "creation task" not in str(error)
+
+
+def _was_memory(error: BaseException) -> bool:
+    """Whether Ray's memory monitor is what ended Tune, somewhere down the chain of causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ray.exceptions.OutOfMemoryError) or "OutOfMemoryError" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

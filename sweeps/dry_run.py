@@ -1,0 +1,66 @@
+"""What a sweep would do: its runs, what the ledger holds of each, what each trains, and how long it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from analysis.show import Column, as_text, laid_out
+from analysis.store import RunState
+from sweeps.estimate import sweep_seconds
+from sweeps.placement import this_machine
+from sweeps.progress import spoken_seconds
+
+if TYPE_CHECKING:
+    from sweeps.launch import Launch
+
+ROWS = 200
+
+
+def show_dry_run(launch: Launch) -> None:
+    """Prints the runs and the estimate of a launch; starts nothing."""
+    launch.notify()
+    view = launch.outlook
+    waiting = (*view.open, *view.alone)
+    launch.say(_table(launch, set(waiting)))
+    launch.say(f"{len(launch.declared)} runs: {len(view.ended)} in the ledger, {len(waiting)} to train")
+    if not waiting:
+        launch.say("Nothing to train.")
+        return
+    placement = launch.place([this_machine()])
+    launch.say(f"{placement.slots} at once on this machine ({placement.reason})")
+    left = {run_id: launch.targets[run_id] - _reached(launch.state.runs.get(run_id)) for run_id in waiting}
+    pace = launch.pace(placement.needs)
+    seconds = sweep_seconds(pace, left, placement.slots)
+    launch.say(f"About {spoken_seconds(seconds)}, {pace.source}. Nothing was started.")
+
+
+def _table(launch: Launch, waiting: set[str]) -> str:
+    shown = list(launch.declared)[:ROWS]
+    counts = [launch.counts[launch.declared[run_id].run.config_id] for run_id in shown]
+    columns = [
+        Column("run", shown, 2),
+        Column("point", [launch.labels[run_id] for run_id in shown]),
+        Column("trained", [f"{each.trainable:,}" for each in counts], 1, True),
+        Column("of all", [f"{each.trainable / each.total:.2%}" for each in counts], 3, True),
+        Column("steps", [f"{launch.targets[run_id]:,}" for run_id in shown], 1, True),
+        Column("ledger", [_held(launch.state.runs.get(run_id), run_id in waiting) for run_id in shown]),
+    ]
+    more = len(launch.declared) - len(shown)
+    return as_text(laid_out(columns)) + (f"and {more} more\n" if more else "")
+
+
+def _reached(run: RunState | None) -> int:
+    """The step from which a run would go on."""
+    return 0 if run is None else run.checkpoint_step or 0
+
+
+def _held(run: RunState | None, again: bool) -> str:
+    """What the ledger has of a run, in words."""
+    if run is None or not (run.status or run.attempt):
+        return "nothing"
+    if run.final and not again:
+        score = (run.ended or {}).get("score")
+        return f"{run.status}" + ("" if score is None else f", score {score:.4f}")
+    before = f"{run.status}, " if run.final else ""
+    step = run.checkpoint_step
+    return before + (f"goes on from step {step}" if step else "begun, starts anew")

@@ -1,0 +1,262 @@
+"""A sweep from its declaration to its ranked table: what the ledger lacks is trained, then all is shown.
+
+Ray is imported when something is to be trained, and not before: a finished sweep shows its table at
+once, from a read-only folder too.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich.console import Console
+from rich.text import Text
+
+from analysis.ranking import ranked
+from analysis.show import as_text, ranking_table
+from analysis.store import Reader, StoreError, Writer
+from analysis.store.compaction import current_stamp, table_path, table_stamp
+from analysis.store.files import Layout
+from analysis.store.schema import TABLES
+from mtbert.data.errors import DataError
+from mtbert.run import Run
+from mtbert.schedules import total_steps
+from mtbert.schema import ConfigError
+from mtbert.weights import ModelError
+from sweeps.declare import DeclaredRun, Grid
+from sweeps.estimate import Pace, memory_of_run, pace
+from sweeps.placement import Machine, Needs, Placement, PlacementError, place
+from sweeps.plan import Outlook, grid_targets, outlook
+from sweeps.publish import Material
+from sweeps.session import SessionError, running_ray, session
+
+ENDED, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
+"""The exit codes of a sweep's command."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep is carried out; nothing here changes a result.
+
+    Attributes:
+        command: what to type to go on with the same sweep.
+        address: of a Ray to join; null looks for one.
+        gpus_per_run: null is a whole one where there are any.
+    """
+
+    results: str
+    command: str
+    max_concurrent: int | None = None
+    gpus_per_run: float | None = None
+    address: str | None = None
+    pack: int = 1
+    retry_failed: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ConfigError(f"--max-concurrent: expected at least 1, got {self.max_concurrent}")
+        if self.pack < 1:
+            raise ConfigError(f"--pack: expected at least 1, got {self.pack}")
+        gpus = self.gpus_per_run
+        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+            raise ConfigError(f"--gpus-per-run: expected a fraction of one GPU, or whole ones, got {gpus:g}")
+
+
+class Launch:
+    """One call of a sweep's command. Making it checks everything and starts nothing.
+
+    Raises:
+        ConfigError, StoreError: a run that cannot be, a results folder that cannot be read.
+    """
+
+    def __init__(self, sweep: Grid, material: Material, settings: Settings, console: Console) -> None:
+        self.sweep, self.material, self.settings, self.console = sweep, material, settings, console
+        self.declared: dict[str, DeclaredRun] = {
+            each.run.run_id: each for each in sweep.runs(material.data, material.model)
+        }
+        self._reader = Reader(settings.results)
+        self.state = self._reader.refresh()
+        self.targets = grid_targets({run.run_id: self._steps(run) for run in self.runs})
+        self.counts = {run.config_id: material.count(run.configuration) for run in self.runs}
+        failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
+        self.retried = failed if settings.retry_failed else []
+
+    @property
+    def runs(self) -> list[Run]:
+        return [each.run for each in self.declared.values()]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What tells each run apart from the sweep's others."""
+        return {run_id: label(each) for run_id, each in self.declared.items()}
+
+    @property
+    def outlook(self) -> Outlook:
+        """Where the sweep's runs stand, as if no other driver lived."""
+        return outlook(self.targets, self.state, (), lambda _: False, self.retried)
+
+    def run(self) -> int:
+        """Trains what is wanted and shows the table; the command's exit code."""
+        if self.settings.dry_run:
+            from sweeps.dry_run import show_dry_run
+
+            show_dry_run(self)
+            return ENDED
+        if self.outlook.finished:
+            self.say(f"All {len(self.declared)} runs of {self.sweep.name} have ended: nothing to train.")
+            self._settle()
+            return self._show()
+        self.notify()
+        return self._train()
+
+    def notify(self) -> None:
+        """What was skipped or cut in reading the data."""
+        lengths = {(each.pairs, each.max_length): each for each in (run.configuration for run in self.runs)}
+        said = [self.material.truncation(configuration) for configuration in lengths.values()]
+        for notice in dict.fromkeys((*self.material.notices, *filter(None, said))):
+            self.say(notice)
+
+    def place(self, machines: Sequence[Machine]) -> Placement:
+        """How many of the runs that are still wanted fit at once."""
+        some = any(machine.gpus >= 1 for machine in machines)
+        asked = self.settings.gpus_per_run
+        view = self.outlook
+        wanted = {self.declared[run_id].run.config_id: run_id for run_id in (*view.open, *view.alone)}
+        memory = [self._memory(self.declared[run_id].run) for run_id in wanted.values()]
+        needs = Needs(
+            gpus=asked if asked is not None else float(some),
+            memory=max(memory, default=0.0) * min(self.settings.pack, max(1, len(view.open))),
+        )
+        return place(machines, needs, self.settings.max_concurrent)
+
+    def pace(self, needs: Needs) -> Pace:
+        """Seconds per step of the longest run that is still wanted."""
+        view = self.outlook
+        longest = max((*view.open, *view.alone), key=lambda run_id: self.targets[run_id])
+        device = "cuda" if needs.gpus else "cpu"
+        run = self.declared[longest].run
+        return pace(self.state, self.material, run, self.targets[longest], device)
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _memory(self, run: Run) -> float:
+        work = self.material.workload(run.configuration)
+        return memory_of_run(run.configuration, self.counts[run.config_id], work)
+
+    def _train(self) -> int:
+        from sweeps.progress import Progress
+
+        address = running_ray(self.settings.address, dict(os.environ))
+        self.say(f"Joining the Ray at {address}" if address else "Starting Ray on this machine")
+        with session(address) as ray_session:
+            from sweeps.drive import Drive, Work
+
+            placement = self.place(ray_session.machines())
+            self.say(f"{placement.slots} at once ({placement.reason})")
+            guess = self.pace(placement.needs).per_step
+            work = Work(
+                results=str(Layout.of(self.settings.results).results.resolve()),
+                sweep=self.sweep.as_json(),
+                points=self._points(),
+                runs={run.run_id: run for run in self.runs},
+                targets=self.targets,
+                retried=self.retried,
+                pack=self.settings.pack,
+            )
+            with Progress(self.console, self.labels, self.targets, placement.slots, guess) as progress:
+                drive = Drive(work, self.material, placement, ray_session, progress)
+                try:
+                    outcome = drive.run()
+                except KeyboardInterrupt:
+                    drive.interrupted()
+                    raise
+        if outcome.error is not None:
+            complain(outcome.error)
+        if outcome.code == BAD_INPUT:
+            return BAD_INPUT
+        shown = self._show()
+        return outcome.code or shown
+
+    def _show(self) -> int:
+        """The ranked table, where the results are, and what to type next; FAILED where runs failed."""
+        self.state = self._reader.refresh()
+        results, name = shlex.quote(self.settings.results), shlex.quote(self.sweep.name)
+        ended = any(self.state.runs[run_id].final for run_id in self.declared if run_id in self.state.runs)
+        ranking = ranked(self.state, self.sweep.name) if ended else []
+        if ranking:
+            self.say(as_text(ranking_table(ranking)).rstrip())
+        failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
+        for run_id in failed:
+            error = (self.state.runs[run_id].ended or {}).get("error") or {}
+            message = str(error.get("message", "")).splitlines()[:1]
+            self.say(f"failed: {self.labels[run_id]} ({run_id}): {''.join(message)}")
+        if failed:
+            self.say(f"{len(failed)} of {len(self.declared)} runs failed; try them again with --retry-failed")
+        self.say(f"Results: {Layout.of(self.settings.results).results.resolve()}")
+        self.say(f"Next:    python -m analysis best {results} --sweep {name}")
+        if ranking and ranking[0].run_ids:
+            self.say(f"         python -m mtbert evaluate {ranking[0].run_ids[0]} --results {results}")
+        return FAILED if failed else ENDED
+
+    def _settle(self) -> None:
+        """Declares a sweep whose runs others have trained, and brings the tables up to date."""
+        known = self.state.sweeps.get(self.sweep.name)
+        declared = known is not None and all(run_id in known.points for run_id in self.declared)
+        layout = Layout.of(self.settings.results)
+        stamp = current_stamp(layout)
+        if declared and all(table_stamp(table_path(layout, name)) == stamp for name in TABLES):
+            return
+        try:
+            with Writer(self.settings.results) as writer:
+                writer.declare(self.sweep.as_json(), self._points())
+                writer.compact()
+        except StoreError:
+            if not declared:
+                raise
+            # the folder cannot be written, and need not be: what is shown comes from the ledger then
+
+    def _points(self) -> list[dict[str, object]]:
+        inputs = dict(self.material.inputs)
+        return [
+            {"run": each.run.as_json() | {"inputs": inputs}, "point": dict(each.point)}
+            for each in self.declared.values()
+        ]
+
+    def _steps(self, run: Run) -> int:
+        return total_steps(run.configuration, self.material.sizes, run.seed)
+
+    def _is_failed(self, run_id: str) -> bool:
+        return run_id in self.state.runs and self.state.runs[run_id].status == "failed"
+
+
+def label(declared: DeclaredRun) -> str:
+    """A run by its point and seed: "rank 4, alpha 8, seed 0"."""
+    values = {**declared.point, "seed": declared.run.seed}
+    spoken = {axis: f"{value:g}" if isinstance(value, float) else value for axis, value in values.items()}
+    return ", ".join(f"{axis.rsplit('.', 1)[-1]} {value}" for axis, value in spoken.items())
+
+
+def reported(body: Callable[[], int], command: str, console: Console) -> int:
+    """The exit code of a command, bad input and Ctrl-C told in a line instead of a traceback."""
+    try:
+        return body()
+    except (ConfigError, DataError, ModelError, PlacementError, SessionError, StoreError) as error:
+        complain(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        console.print(Text(f"Interrupted. What has ended is kept; to go on:\n  {command}"), soft_wrap=True)
+        return INTERRUPTED
+
+
+def complain(message: str) -> None:
+    """One line on stderr; a message of several is joined."""
+    joined = " ".join(message.split())
+    sys.stderr.write(f"error: {joined}\n")
+    sys.stderr.flush()

@@ -1,0 +1,167 @@
+#!/usr/bin/env python
+"""A grid of LoRA: ranks, alphas and seeds over any base configuration.
+
+python sweeps/lora_grid.py
+python sweeps/lora_grid.py --config examples/bert_base.yaml --model bert-base-uncased --data hub
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":  # the packages are found from any folder, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from rich.console import Console
+
+from mtbert.configuration import parse, with_values
+from mtbert.inputs import Inputs, parse_inputs, parse_limit, read_file
+from mtbert.schema import ConfigError
+from sweeps.declare import Grid
+from sweeps.launch import Launch, Settings, reported
+from sweeps.publish import LoadedMaterial
+
+STEPS = 400
+EVALUATIONS = 2
+DEFAULTS: Mapping[str, Any] = {
+    "low_rank": {"kind": "lora", "targets": ["query", "value"], "scaling": "alpha"},
+    "training": {"batch_size": 32, "learning_rate": {"adapters": 2e-3, "heads": 2e-3}},
+    "evaluation": {"train_limit": 128},
+}
+"""The base configuration where no --config is given: what suits the embedded model."""
+RANKS, ALPHAS, SEEDS = "1,4,16", "1", 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 2 bad input, 3 failed runs, 130 Ctrl-C."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    command = shlex.join(["python", sys.argv[0] if argv is None else "sweeps/lora_grid.py", *given])
+    console = Console(highlight=False)
+    return reported(lambda: _run(_parser().parse_args(given), command, console), command, console)
+
+
+def _run(args: argparse.Namespace, command: str, console: Console) -> int:
+    axes = {
+        "low_rank.rank": numbers(args.ranks, "--ranks", int, at_least=1),
+        "low_rank.alpha": numbers(args.alphas, "--alphas", float, at_least=0),
+    }
+    inputs, base = experiment(args)
+    sweep = Grid(name=args.name, base=base, axes=axes, seeds=args.seeds)
+    settings = Settings(
+        results=args.results,
+        command=command,
+        max_concurrent=args.max_concurrent,
+        gpus_per_run=args.gpus_per_run,
+        address=args.address,
+        pack=args.pack,
+        retry_failed=args.retry_failed,
+        dry_run=args.dry_run,
+    )
+    sweep.runs("", "")  # what cannot be is told before the data is read
+    return Launch(sweep, LoadedMaterial(inputs), settings, console).run()
+
+
+def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
+    """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
+    from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
+    parse(base)
+    names = ("model", "data", "holdout", "cfimdb")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.limit is not None:
+        given["limit"] = parse_limit(args.limit)
+    return parse_inputs({**from_file, **given}), with_flags(base, args)
+
+
+def with_flags(base: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The base configuration with a LoRA for the axes, and what the flags say of all runs."""
+    if base.get("low_rank") in (None, "none"):
+        base["low_rank"] = {"kind": "lora"}
+    values: dict[str, Any] = {}
+    steps = args.steps or (STEPS if args.config is None else None)
+    if steps is not None:
+        if base.get("stages"):
+            raise ConfigError(f"--steps: {args.config} has stages; give each of them its steps there")
+        base["training"] = {key: kept for key, kept in base.get("training", {}).items() if key != "epochs"}
+        values["training.steps"] = steps
+        if args.config is None:
+            values["evaluation.every"] = max(1, steps // EVALUATIONS)
+    if args.precision is not None:
+        values["precision"] = args.precision
+    return with_values(base, values)
+
+
+def numbers(text: str, flag: str, kind: Callable[[str], Any], at_least: float) -> tuple[Any, ...]:
+    """The numbers of a list separated by commas, each once."""
+    found = []
+    for part in text.split(","):
+        try:
+            value = kind(part)
+        except ValueError:
+            raise ConfigError(f"{flag}: expected numbers separated by commas, got {text!r}") from None
+        if not at_least <= value < float("inf"):
+            raise ConfigError(f"{flag}: expected numbers of at least {at_least:g}, got {part!r}")
+        found.append(value)
+    return tuple(dict.fromkeys(found))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong flag as every other wrong input is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lora_grid.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # or --rank would be taken for --ranks
+    )
+    add = parser.add_argument
+    add("--name", default="lora-grid", help="of the sweep (%(default)s)")
+    add("--model", help="demo, a folder, or a name on the hub (demo)")
+    add("--data", help="demo, hub, a folder of CS 224N files, or a YAML of tasks (demo)")
+    add("--results", default="results", help="the folder of the results (%(default)s)")
+    add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
+    add("--ranks", default=RANKS, help="LoRA ranks, separated by commas (%(default)s)")
+    add("--alphas", default=ALPHAS, help="LoRA alphas, separated by commas (%(default)s)")
+    add(
+        "--seeds",
+        default=SEEDS,
+        type=int,
+        help="how many seeds each configuration is trained with (%(default)s)",
+    )
+    add("--steps", type=_positive, help=f"of each run ({STEPS}, or as in --config)")
+    add("--precision", choices=("float32", "bfloat16", "float64"), help="(float32, or as in --config)")
+    add("--limit", help="training examples of each task: a count, or sst=500,para=2000")
+    add("--holdout", type=float, help="share of train that nothing trains or selects on")
+    add(
+        "--cfimdb",
+        choices=("leave", "task", "join"),
+        default="leave",
+        help="what to do with CFIMDB, if there",
+    )
+    add("--max-concurrent", type=int, help="runs at once, at most")
+    add("--gpus-per-run", type=float, help="a fraction of a GPU, or 0 for the CPU (1 where there are GPUs)")
+    add("--pack", type=int, default=1, help="runs per process (%(default)s)")
+    add("--address", help="host:port of a running Ray, or local to start one")
+    add("--retry-failed", action="store_true", help="try failed runs again")
+    add("--dry-run", action="store_true", help="list the runs and estimate the time, start nothing")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

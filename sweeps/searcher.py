@@ -1,0 +1,238 @@
+"""The project's own Ray Tune searcher: gives out what the ledger lacks, and nothing twice.
+
+`Assignments` is the part that outlives a call of Tune: which trial holds which runs, and what became of
+them. What to give out next is `plan.choose`, a pure function of the ledger and of what is in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.tune.search import Searcher
+
+from analysis.store.locks import driver_alive
+from analysis.store.reader import Reader
+from analysis.store.state import State
+from mtbert.run import Run
+from sweeps.keeper import Entry, Failure, Granted
+from sweeps.plan import Outlook, Reason, choose, outlook
+
+LOOK_SECONDS = 1.0
+"""How often the ledger is asked again while nothing can be given out."""
+
+
+@dataclass
+class Loss:
+    """What a trial held when it ended: to be booked, with what was seen of it."""
+
+    trial_id: str
+    members: dict[str, int]
+    reason: Reason
+    detail: str
+
+
+class Assignments:
+    """What this driver has given out, and to which trial.
+
+    Args:
+        results: the results folder.
+        driver: this driver's name; what it holds and has not given out was never heard of.
+        keeper: the handle of the keeper actor.
+        runs: the sweep's runs by id, in the order in which they are wanted.
+        targets: the step wanted of each.
+        retried: failed runs that are to be tried again; each leaves the set when it is given out.
+        heard: called with what a trial says of each of its runs: id, step, score, status.
+    """
+
+    def __init__(
+        self,
+        *,
+        results: str,
+        driver: str,
+        keeper: Any,
+        sweep: str,
+        runs: Mapping[str, Run],
+        targets: Mapping[str, int],
+        slots: int,
+        pack: int,
+        retried: Sequence[str],
+        heard: Callable[[str, int, float | None, str], None],
+    ) -> None:
+        self.failure: str | None = None
+        self.slots = slots
+        self._keeper = keeper
+        self._sweep = sweep
+        self._runs = runs
+        self._targets = targets
+        self._pack = pack
+        self._retried = set(retried)
+        self._heard = heard
+        self._reader = Reader(results)
+        self._alive = lambda other: other != driver and driver_alive(results, other)
+        self._trials: dict[str, dict[str, int]] = {}  # trial id → run id → attempt
+        self._lost: list[Loss] = []
+        self._looked = float("-inf")
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        """Runs given out and not heard to have ended, each with its attempt."""
+        return {run_id: attempt for members in self._trials.values() for run_id, attempt in members.items()}
+
+    def state(self) -> State:
+        """The ledger as of now."""
+        return self._reader.refresh()
+
+    def outlook(self, state: State) -> Outlook:
+        """Where the sweep's runs stand."""
+        return outlook(self._targets, state, self.in_flight, self._alive, self._retried)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config; None while there is none yet; "FINISHED" when there never will be."""
+        self.book()
+        if len(self._trials) >= self.slots or time.monotonic() < self._looked + LOOK_SECONDS:
+            return None
+        state = self.state()
+        view = self.outlook(state)
+        if view.finished:
+            return str(Searcher.FINISHED)
+        members = choose(view, state, self._pack)
+        granted = self._claim(members) if members else {}
+        if not granted:
+            self._looked = time.monotonic()
+            return None
+        self._trials[trial_id] = granted
+        return {"members": [list(member) for member in granted.items()]}
+
+    def _claim(self, members: Sequence[str]) -> dict[str, int]:
+        runs = [self._runs[run_id].as_json() for run_id in members]
+        retried = [run_id for run_id in members if run_id in self._retried]
+        answers: list[Granted] | None = self.ask(self._keeper.begin.remote(runs, self._sweep, retried))
+        granted = {answer.run_id: answer.attempt for answer in answers or [] if answer.attempt is not None}
+        self._retried.difference_update(granted)
+        for run_id in granted:
+            self._heard(run_id, 0, None, "begun")
+        return granted
+
+    def result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """A trial's step: its runs' steps, scores and statuses, or why the sweep cannot go on."""
+        members = self._trials.get(trial_id, {})
+        for run_id, step, score, status in result.get("runs", ()):
+            self._heard(run_id, step, score, status)
+            if status != "running":
+                members.pop(run_id, None)
+                self._looked = float("-inf")
+        if result.get("failure"):
+            self.failure = self.failure or str(result["failure"])
+
+    def complete(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
+        """The end of a trial. What it held and did not speak of was lost with its worker."""
+        if result is not None:
+            self.result(trial_id, result)
+        members = self._trials.pop(trial_id, {})
+        self._looked = float("-inf")
+        if members:
+            self._lost.append(Loss(trial_id, members, "lost" if error else "released", ""))
+
+    def explain(self, trial_id: str, error: str, died: bool) -> None:
+        """Why a trial ended with an error. A worker that could not even start is no run's fault."""
+        for loss in self._lost:
+            if loss.trial_id == trial_id and died:
+                loss.detail = last_line(error).split(" Some common causes")[0]
+            elif loss.trial_id == trial_id and not self._booked_by_worker(loss):
+                loss.reason = "released"
+                self.failure = self.failure or f"a worker could not do its work: {last_line(error)}"
+
+    def _booked_by_worker(self, loss: Loss) -> bool:
+        """Whether the worker told the keeper of its members before it raised."""
+        runs = self.state().runs
+        return all(attempt in runs[run_id].closed for run_id, attempt in loss.members.items())
+
+    def give_back(self, reason: Reason, detail: str) -> None:
+        """Everything in flight was dropped at once: Tune returned, or the sweep ends."""
+        self._lost += [
+            Loss(trial_id, members, reason, detail) for trial_id, members in self._trials.items() if members
+        ]
+        self._trials.clear()
+
+    def book(self) -> None:
+        """Tells the keeper of what was lost; what the ledger knows to have ended stays as it is."""
+        entries = self.unbooked()
+        if not entries:
+            return
+        self.ask(self._keeper.record.remote(entries))
+        state = self.state()
+        for entry in entries:
+            run = state.runs[entry.run_id]  # its worker may have booked it before it died, or another driver
+            self._heard(
+                entry.run_id, run.step, None, run.status if run.final and run.status else entry.content[0]
+            )
+
+    def unbooked(self) -> list[Entry]:
+        """What the keeper has still to be told of; the caller tells it."""
+        lost, self._lost = self._lost, []
+        return [
+            Entry("book", run_id, attempt, (loss.reason, loss.detail))
+            for loss in lost
+            for run_id, attempt in loss.members.items()
+        ]
+
+    def ask(self, answer: Any) -> Any:
+        """The keeper's answer; None after a failure, which is kept and ends the sweep."""
+        try:
+            value = ray.get(answer)
+        except ray.exceptions.RayError as error:  # its node is gone: it is restarted after any other death
+            value = Failure(f"the keeper does not answer: {last_line(str(error))}")
+        if isinstance(value, Failure):
+            self.failure = self.failure or value.message
+            return None
+        return value
+
+
+class LedgerSearcher(Searcher):
+    """Tune's view of the assignments: one for each call of `tune.run`.
+
+    Tune asks again and again while it waits, and calls nothing else then: hence `pulse`.
+    """
+
+    def __init__(self, assignments: Assignments, pulse: Callable[[], None]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._assignments = assignments
+        self._pulse = pulse
+
+    def suggest(  # type: ignore[override]  # Tune's own FINISHED is text
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
+        self._pulse()
+        return self._assignments.suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._assignments.result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._assignments.complete(trial_id, result, error)
+
+    def set_max_concurrency(self, *_: Any, **__: Any) -> bool:
+        """The slots are counted here, so that a freed one is filled from what the ledger says by then."""
+        return True
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Nothing to set: there is no metric and no space but the ledger's."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it all."""
+
+
+def last_line(text: str) -> str:
+    """A traceback's last line, which says what happened; Ray and Tune hand whole ones on as messages."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

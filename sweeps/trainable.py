@@ -1,0 +1,217 @@
+"""The Tune trainable: a worker that advances a pack of runs and sends all they say to the keeper.
+
+A lone run is a pack of one. Whatever a step yields is in the ledger before Tune hears of it.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import ray
+from ray import tune
+
+from mtbert.records import Ended, Evaluated, Returned
+from mtbert.run import Run
+from sweeps.keeper import Entry, Failure, Opened
+from sweeps.plan import failed_record
+
+CHECKPOINT_SECONDS = 60.0
+PROGRESS_SECONDS = 5.0
+
+
+class Trainer(Protocol):
+    """What a worker asks of `mtbert.trainer.Trainer`; tests put their own in its place."""
+
+    @property
+    def members(self) -> tuple[str, ...]: ...
+    def admit(self, run: Run, checkpoint: bytes | None) -> None: ...
+    def advance(self, seconds: float) -> Sequence[Evaluated | Ended | Returned]: ...
+    def checkpoint(self, run_id: str) -> bytes: ...
+    def remove(self, run_id: str) -> None: ...
+    def step_of(self, run_id: str) -> int: ...
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every worker of a sweep is given; read from its machine's object store without copying.
+
+    Attributes:
+        keeper: the handle of the keeper actor.
+        trainer: makes a trainer from the parcel, in the worker.
+        parcel: a reference to base weights and tokens. The arrays are mapped, not copied: nobody may write
+            to them.
+    """
+
+    keeper: Any
+    trainer: Callable[[Any], Trainer]
+    parcel: Any
+
+
+class Order(NamedTuple):
+    """A run given out, and the attempt under which its worker writes."""
+
+    run_id: str
+    attempt: int
+
+
+class SweepError(Exception):
+    """Nothing is wrong with any run, but the sweep cannot go on."""
+
+
+class Pack(tune.Trainable):
+    """One trial: a trainer, its members and their attempts. The config is `members`, a list of orders."""
+
+    def setup(  # type: ignore[override]  # `shared` comes from tune.with_parameters
+        self, config: dict[str, Any], shared: Shared
+    ) -> None:
+        """Keeps what it was given; what can fail is left to `step`, which tells whose fault it is."""
+        self._shared = shared
+        self._trainer: Trainer | None = None
+        self._attempts: dict[str, int] = {}
+        self._checkpointed: dict[str, float] = {}
+        self._leaving: list[str] = []
+        self._joining: list[Order] = []
+        self._admitting: str | None = None
+        self._entries: list[Entry] = []
+        self._runs: dict[str, tuple[int, float | None, str]] = {}
+        self.apply(stop=(), join=config["members"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial takes this process over; its members are loaded in the first step."""
+        self.apply(stop=tuple(self._attempts), join=new_config["members"])
+        return True
+
+    def apply(self, stop: Sequence[str], join: Sequence[Sequence[Any]]) -> None:
+        """Decisions on the membership, carried out at the start of the next step."""
+        self._leaving.extend(stop)
+        self._joining.extend(Order(*order) for order in join)
+
+    def step(self) -> dict[str, Any]:
+        """Advances to the next evaluation or ending, or for some seconds, and tells the keeper.
+
+        Returns:
+            `runs`: [run id, step, score or null, status] of each run at the end of this step;
+            `failure`: why the sweep cannot go on, or null; `done`: whether no member is left.
+        """
+        failure, crash = None, None
+        self._entries, self._runs = [], {}
+        try:
+            self._change_members()
+            self._advance()
+        except SweepError as error:
+            failure = str(error)
+        except Exception as error:
+            crash = error
+            self._blame(error)
+        try:
+            self._tell()
+        except SweepError as error:
+            failure = str(error)
+        if crash is not None and failure is None:
+            raise crash  # a process that met the unexpected is not used again; all is booked by now
+        runs = [[run_id, *said] for run_id, said in self._runs.items()]
+        return {"runs": runs, "failure": failure, "done": failure is not None or not self._attempts}
+
+    def _change_members(self) -> None:
+        if self._trainer is None:
+            try:
+                self._trainer = self._shared.trainer(ray.get(self._shared.parcel))
+            except Exception as error:
+                where = f"{type(error).__name__}: {error}"
+                raise SweepError(f"a worker could not make its trainer: {where}") from error
+        while self._leaving:
+            self._forget(self._leaving.pop())
+        while self._joining:
+            order = self._joining.pop(0)
+            opened: Opened | None = self._ask(self._shared.keeper.open.remote(*order))
+            if opened is None:
+                self._runs[order.run_id] = (0, None, "superseded")
+                continue
+            self._attempts[order.run_id] = order.attempt
+            self._admitting = order.run_id
+            self._trainer.admit(Run.from_json(opened.run), opened.checkpoint)
+            self._admitting = None
+            self._checkpointed[order.run_id] = time.monotonic()
+
+    def _advance(self) -> None:
+        """One turn of the trainer; what it returned becomes entries for the keeper."""
+        trainer = self._trainer
+        if trainer is None or not self._attempts:
+            return
+        for said in trainer.advance(PROGRESS_SECONDS):
+            if isinstance(said, Evaluated):
+                self._add("evaluation", said.run_id, said.record)
+                self._runs[said.run_id] = (said.record["step"], said.record["score"], "running")
+                self._checkpointed[said.run_id] = float("-inf")
+            elif isinstance(said, Ended):
+                self._add("end", said.run_id, said.record, said.predictions, said.weights)
+                self._runs[said.run_id] = (said.record["step"], said.record["score"], said.record["status"])
+                self._forget(said.run_id)
+            else:
+                self._add("book", said.run_id, "memory", said.reason)
+                self._runs[said.run_id] = (0, None, "memory")
+                self._forget(said.run_id)
+        for run_id in self._attempts:
+            step = trainer.step_of(run_id)
+            score = self._runs.get(run_id, (0, None, ""))[1]
+            self._runs[run_id] = (step, score, "running")
+            if time.monotonic() - self._checkpointed[run_id] >= CHECKPOINT_SECONDS:
+                self._add("checkpoint", run_id, step, trainer.checkpoint(run_id))
+                self._checkpointed[run_id] = time.monotonic()
+
+    def _blame(self, error: Exception) -> None:
+        """Books every member after an exception: a lone culprit's run failed, others may go on elsewhere."""
+        culprits = [self._admitting] if self._admitting else list(self._attempts)
+        message = f"{type(error).__name__}: {error}"
+        for run_id in list(self._attempts):
+            if run_id not in culprits:
+                self._add("book", run_id, "released", message)
+            elif is_out_of_memory(error):
+                self._add("book", run_id, "memory", message)
+            elif len(culprits) > 1:
+                self._add("book", run_id, "lost", message)
+            else:
+                record = failed_record("error", message, "".join(traceback.format_exception(error)))
+                self._add("end", run_id, record, {}, b"")
+            self._attempts.pop(run_id)
+
+    def _tell(self) -> None:
+        """Sends the entries to the keeper and waits; runs that another driver has taken over are dropped."""
+        if not self._entries:
+            return
+        superseded: list[str] = self._ask(self._shared.keeper.record.remote(self._entries))
+        for run_id in superseded:
+            self._forget(run_id)
+            self._runs[run_id] = (0, None, "superseded")
+
+    def _add(self, kind: str, run_id: str, *content: Any) -> None:
+        self._entries.append(Entry(kind, run_id, self._attempts[run_id], content))
+
+    def _forget(self, run_id: str) -> None:
+        self._attempts.pop(run_id, None)
+        self._checkpointed.pop(run_id, None)
+        if self._trainer is not None and run_id in self._trainer.members:
+            self._trainer.remove(run_id)
+
+    def _ask(self, answer: Any) -> Any:
+        """The keeper's answer; its failure, or its end, ends the sweep and fails no run."""
+        try:
+            value = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            raise SweepError(f"the keeper does not answer: {error}") from error
+        if isinstance(value, Failure):
+            raise SweepError(value.message)
+        return value
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, of Python, torch on any device or the allocator, is for want of memory."""
+    text = str(error).lower()
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
+    )

@@ -1,0 +1,130 @@
+"""The command of the grid: its flags, its dry run, and what it refuses before Ray starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert.schema import ConfigError
+from sweeps import lora_grid
+from sweeps.launch import Settings
+from sweeps.lora_grid import experiment, numbers
+from tests.sweeps.conftest import ROOT, Workplace
+
+REFUSED = {
+    "--ranks 0": "--ranks: expected numbers of at least 1, got '0'",
+    "--ranks 1,x": "--ranks: expected numbers separated by commas, got '1,x'",
+    "--alphas 0": "configuration.low_rank.alpha: expected a number above 0, got 0.0",
+    "--alphas inf": "--alphas: expected numbers",
+    "--seeds 0": "seeds: expected a count of at least 1, got 0",
+    "--steps 0": "--steps: expected at least 1, got 0",
+    "--precision int8": "--precision: invalid choice: 'int8'",
+    "--pack 0": "--pack: expected at least 1, got 0",
+    "--max-concurrent 0": "--max-concurrent: expected at least 1, got 0",
+    "--gpus-per-run 1.5": "--gpus-per-run: expected a fraction of one GPU, or whole ones, got 1.5",
+    "--name a/b": "name: expected 1 to 100 letters",
+    "--rank 4": "unrecognized arguments: --rank 4",
+    "--data /no/such/folder": "/no/such/folder",
+    "--model /no/such/folder": "/no/such/folder",
+    "--config /no/such.yaml": "/no/such.yaml",
+    "--config broken.yaml": "broken.yaml: not YAML",
+    "--config unknown.yaml": "configuration.lowrank: no such field; did you mean 'low_rank'?",
+    "--config stages.yaml --steps 5": "--steps: stages.yaml has stages",
+}
+
+
+def test_what_is_wrong_is_said_in_a_line_before_ray_starts(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "unknown.yaml").write_text("lowrank: none")
+    (tmp_path / "stages.yaml").write_text("stages: [{steps: 1}, {steps: 2}]")
+    script = (
+        "import sys\nfrom sweeps.lora_grid import main\n"
+        "for line in sys.stdin.read().splitlines():\n"
+        "    try: code = main(line.split())\n"
+        "    except SystemExit as end: code = end.code\n"
+        "    print(code, 'ray' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input="\n".join(REFUSED),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 * len(REFUSED), done.stderr
+    for message, (expected, code) in zip(
+        lines[::2], zip(REFUSED.values(), lines[1::2], strict=True), strict=True
+    ):
+        assert message.startswith("error: ")
+        assert expected in message
+        assert code == "2 False"
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_script_is_found_from_any_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "sweeps" / "lora_grid.py"), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--gpus-per-run" in done.stdout
+
+
+def parsed(*flags: str) -> tuple[Any, dict[str, Any]]:
+    return experiment(lora_grid._parser().parse_args(flags))
+
+
+def test_without_flags_the_demo_is_trained_on_the_demo() -> None:
+    inputs, base = parsed()
+    assert (inputs.model, inputs.data) == ("demo", "demo")
+    assert base["training"]["steps"] == lora_grid.STEPS
+    assert base["evaluation"]["every"] * lora_grid.EVALUATIONS <= lora_grid.STEPS
+
+
+def test_flags_are_laid_over_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "base.yaml"
+    file.write_text("model: some/model\ndata: hub\ntraining: {epochs: 2, batch_size: 8}\nbiases: trained\n")
+    inputs, base = parsed("--config", str(file), "--data", "demo", "--steps", "7", "--limit", "sst=5")
+    assert (inputs.model, inputs.data, inputs.limit) == ("some/model", "demo", {"sst": 5})
+    assert base["training"] == {"batch_size": 8, "steps": 7}
+    assert base["biases"] == "trained"
+    assert base["low_rank"] == {"kind": "lora"}
+    assert parsed("--config", str(file))[1]["training"] == {"epochs": 2, "batch_size": 8}
+
+
+def test_precision_is_part_of_the_configuration() -> None:
+    assert parsed("--precision", "bfloat16")[1]["precision"] == "bfloat16"
+    assert "precision" not in parsed()[1]
+
+
+def test_lists_are_separated_by_commas_and_hold_each_value_once() -> None:
+    assert numbers("4,1,4", "--ranks", int, at_least=1) == (4, 1)
+    assert numbers("0.5,2", "--alphas", float, at_least=0) == (0.5, 2.0)
+    with pytest.raises(ConfigError, match="--ranks: expected numbers"):
+        numbers("", "--ranks", int, at_least=1)
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.25, 1.0, 2.0])
+def test_fractions_of_a_gpu_and_whole_ones_are_taken(gpus: float) -> None:
+    assert Settings("results", "command", gpus_per_run=gpus).gpus_per_run == gpus
+
+
+def test_a_dry_run_lists_the_runs_and_starts_nothing(workplace: Workplace) -> None:
+    started = workplace.run(dry_run=True, ranks=[1, 2], seeds=2)
+    assert started.process.returncode == 0, started.output
+    assert "rank 2, seed 1" in started.output
+    assert "4 runs: 0 in the ledger, 4 to train" in started.output
+    assert "from its operations and a short measurement" in started.output
+    assert "1.96%" in started.output  # 20 of 1,020 parameters
+    assert not workplace.results.exists()

@@ -1,0 +1,95 @@
+"""Joining a Ray that runs, instead of starting one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from sweeps.session import SessionError, answers, running_ray
+from tests.sweeps.conftest import Workplace, eventually
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address at which something answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> str:
+    """An address at which nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+def test_what_was_asked_for_comes_before_the_environment(listening: str, silent: str) -> None:
+    assert running_ray(listening, {"RAY_ADDRESS": silent}) == listening
+    assert running_ray(None, {"RAY_ADDRESS": listening}) == listening
+    assert running_ray("local", {"RAY_ADDRESS": listening}) is None
+
+
+def test_an_address_that_was_asked_for_and_does_not_answer_is_an_error(silent: str) -> None:
+    with pytest.raises(SessionError, match="--address: no Ray answers"):
+        running_ray(silent, {})
+    with pytest.raises(SessionError, match="RAY_ADDRESS: no Ray answers"):
+        running_ray(None, {"RAY_ADDRESS": silent})
+    with pytest.raises(SessionError, match="expected the host:port"):
+        running_ray("ray://somewhere", {})
+
+
+def test_an_address_file_counts_if_its_port_answers(
+    tmp_path: os.PathLike[str], listening: str, silent: str
+) -> None:
+    folder = os.path.join(tmp_path, "ray")
+    os.mkdir(folder)
+    environment = {"RAY_TMPDIR": str(tmp_path)}
+    assert running_ray(None, environment) is None
+    for address, expected in ((listening, listening), (silent, None), ("", None)):
+        with open(os.path.join(folder, "ray_current_cluster"), "w", encoding="utf-8") as file:
+            file.write(address)
+        assert running_ray(None, environment) == expected
+
+
+def test_what_is_no_address_does_not_answer() -> None:
+    assert not answers("somewhere")
+    assert not answers("127.0.0.1:port")
+
+
+@pytest.fixture
+def head(workplace: Workplace) -> Iterator[str]:
+    """A Ray that `ray start` started, with three cores; its address file lies in RAY_TMPDIR."""
+    ray = os.path.join(os.path.dirname(sys.executable), "ray")
+    command = [ray, "start", "--head", "--block", "--port=0", "--num-cpus=3", "--include-dashboard=false"]
+    workplace.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(
+        command, env=workplace.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    file = os.path.join(workplace.environment["RAY_TMPDIR"], "ray", "ray_current_cluster")
+    eventually(lambda: os.path.exists(file) and running_ray(None, workplace.environment), "Ray starts")
+    with open(file, encoding="utf-8") as text:
+        yield text.read()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    for child in children:
+        child.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace, head: str) -> None:
+    started = workplace.run(address=None)
+    assert started.process.returncode == 0, started.output
+    assert f"Joining the Ray at {head}" in started.output
+    assert "3 at once" in started.output
+    assert {run.status for run in workplace.state().runs.values()} == {"completed"}
+    assert answers(head)
+    again = workplace.run(name="more", ranks=[3], address=None)
+    assert again.process.returncode == 0, again.output

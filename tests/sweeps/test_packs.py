@@ -1,0 +1,159 @@
+"""A trial: what it tells the keeper, in which order, and whose fault an exception is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert.records import Returned
+from sweeps import trainable
+from sweeps.keeper import Failure, Keeper
+from sweeps.trainable import Pack, Shared, is_out_of_memory
+from tests.sweeps.direct import Desk, Handle, ended, evaluated, raising
+
+
+def statuses(result: dict[str, Any]) -> dict[str, str]:
+    return {run[0]: run[3] for run in result["runs"]}
+
+
+def test_what_a_step_yields_is_in_the_ledger_before_tune_hears_of_it(desk: Desk) -> None:
+    one = desk.ids[0]
+    pack = desk.pack(desk.begin(one), evaluated(one), ended(one))
+    assert statuses(pack.step()) == {one: "running"}
+    run = desk.state().runs[one]
+    assert [evaluation["step"] for evaluation in run.evaluations] == [1]
+    assert run.checkpoint_step == 1
+    result = pack.step()
+    assert (statuses(result), result["done"]) == ({one: "completed"}, True)
+    assert desk.state().runs[one].status == "completed"
+
+
+def test_between_evaluations_a_checkpoint_is_due_each_minute(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = desk.ids[0]
+    pack = desk.pack(desk.begin(one))
+    pack.step()
+    assert desk.state().runs[one].checkpoint_step is None
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    pack.step()
+    assert desk.state().runs[one].checkpoint_step == 2
+
+
+def test_members_come_and_go(desk: Desk) -> None:
+    one, two, three = desk.ids[:3]
+    pack = desk.pack(desk.begin(one, two))
+    pack.step()
+    assert desk.trainers[0].members == (one, two)
+    pack.apply(stop=(one,), join=desk.begin(three))
+    assert set(statuses(pack.step())) == {two, three}
+    assert desk.trainers[0].members == (two, three)
+    assert pack.reset_config({"members": desk.begin(desk.ids[3])})
+    pack.step()
+    assert desk.trainers[0].members == (desk.ids[3],)
+    assert len(desk.trainers) == 1, "the trainer and its backbone stay"
+
+
+def test_a_run_goes_on_from_the_keepers_checkpoint(desk: Desk) -> None:
+    one = desk.ids[0]
+    desk.pack(desk.begin(one), evaluated(one)).step()
+    desk.pack(desk.begin(one)).step()
+    assert desk.trainers[1].admitted == {one: f"{one} at 1".encode()}
+
+
+def test_a_run_that_another_driver_took_over_is_dropped(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+    pack = desk.pack(desk.begin(one, two), lambda _: [], evaluated(one, two))
+    pack.step()
+    desk.begin(one)  # a later attempt
+    result = pack.step()
+    assert statuses(result) == {one: "superseded", two: "running"}
+    assert desk.trainers[0].members == (two,)
+    late = desk.pack([[one, 1]])
+    result = late.step()
+    assert (statuses(result), result["done"]) == ({one: "superseded"}, True)
+
+
+def test_a_lone_run_that_raises_has_failed(desk: Desk) -> None:
+    one = desk.ids[0]
+    pack = desk.pack(desk.begin(one), raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        pack.step()
+    error = (desk.state().runs[one].ended or {})["error"]
+    assert (error["kind"], error["message"]) == ("error", "RuntimeError: a bug")
+    assert "direct.py" in error["traceback"]
+
+
+def test_a_run_that_cannot_be_admitted_has_failed_and_its_pack_goes_on_elsewhere(desk: Desk) -> None:
+    one, culprit = desk.ids[0], desk.ids[9]
+    pack = desk.pack(desk.begin(one, culprit))
+    with pytest.raises(RuntimeError, match="cannot be admitted"):
+        pack.step()
+    assert desk.state().runs[culprit].status == "failed"
+    assert [release["reason"] for release in desk.state().runs[one].releases] == ["released"]
+
+
+def test_when_a_pack_raises_nobody_knows_who_it_was(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+    pack = desk.pack(desk.begin(one, two), raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        pack.step()
+    for run_id in (one, two):
+        assert [loss["reason"] for loss in desk.state().runs[run_id].losses] == ["lost"]
+
+
+def test_want_of_memory_is_booked_as_such(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+    pack = desk.pack(desk.begin(one), raising(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        pack.step()
+    given_back = desk.pack(desk.begin(two), lambda _: [Returned(two, "no room for two")])
+    assert statuses(given_back.step()) == {two: "memory"}
+    for run_id in (one, two):
+        assert [loss["reason"] for loss in desk.state().runs[run_id].losses] == ["memory"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_which_errors_are_for_want_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_trainer_that_cannot_be_made_is_no_runs_fault(desk: Desk) -> None:
+    def make(_: Any) -> Any:
+        raise OSError("no such device")
+
+    pack = Pack.__new__(Pack)
+    pack.setup({"members": desk.begin(desk.ids[0])}, Shared(Handle(desk.keeper), make, None))
+    result = pack.step()
+    assert result["done"]
+    assert "no such device" in result["failure"]
+    assert desk.state().runs[desk.ids[0]].status == "running"
+
+
+def test_a_keepers_failure_comes_back_as_a_result(desk: Desk) -> None:
+    one = desk.ids[0]
+    pack = desk.pack(desk.begin(one), evaluated(one))
+    (lock,) = (Path(desk.folder) / "ledger" / "drivers").iterdir()
+    lock.unlink()
+    result = pack.step()
+    assert result["done"]
+    assert "lock" in result["failure"]
+
+
+def test_a_results_folder_that_cannot_be_opened_comes_back_as_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    answer = Keeper(str(tmp_path / "file"), "driver").declare({"sweep": "grid"}, [])
+    assert isinstance(answer, Failure)
+    assert "file" in answer.message

@@ -1,0 +1,105 @@
+"""What is given out to which trial, and what is booked when a trial ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.store import Writer
+from sweeps.searcher import last_line
+from tests.sweeps.direct import Desk, ended, raising
+
+
+def test_runs_are_given_out_until_the_slots_are_full(desk: Desk) -> None:
+    assignments = desk.assignments()
+    assert assignments.suggest("t1") == {"members": [[desk.ids[0], 1]]}
+    assert assignments.suggest("t2") == {"members": [[desk.ids[1], 1]]}
+    assert assignments.suggest("t3") is None
+    result = desk.pack([[desk.ids[0], 1]], ended(desk.ids[0])).step()
+    assignments.complete("t1", result, error=False)
+    assert assignments.suggest("t4") == {"members": [[desk.ids[2], 1]]}
+    assert set(assignments.in_flight) == {desk.ids[1], desk.ids[2]}
+
+
+def test_the_sweep_is_finished_when_the_ledger_says_so(desk: Desk) -> None:
+    one = desk.ids[0]
+    assignments = desk.assignments(targets={one: 4})
+    suggestion = assignments.suggest("t1")
+    assert isinstance(suggestion, dict)
+    result = desk.pack(suggestion["members"], ended(one)).step()
+    assignments.complete("t1", result, error=False)
+    assert assignments.suggest("t2") == "FINISHED"
+
+
+def test_what_a_dead_worker_held_is_booked_as_lost_and_given_out_again(desk: Desk) -> None:
+    one = desk.ids[0]
+    assignments = desk.assignments(targets={one: 4})
+    assignments.suggest("t1")
+    assignments.complete("t1", None, error=True)
+    assignments.explain("t1", "The actor died unexpectedly", died=True)
+    assert assignments.suggest("t2") == {"members": [[one, 2]]}
+    assert [loss["reason"] for loss in desk.state().runs[one].losses] == ["lost"]
+    assert (one, "lost") in desk.heard
+
+
+def test_a_worker_that_never_came_to_be_ends_the_sweep(desk: Desk) -> None:
+    assignments = desk.assignments()
+    assignments.suggest("t1")
+    assignments.complete("t1", None, error=True)
+    assignments.explain("t1", "Traceback\nModuleNotFoundError: No module named 'torch'\n", died=False)
+    assert (
+        assignments.failure == "a worker could not do its work: ModuleNotFoundError: No module named 'torch'"
+    )
+    assignments.book()
+    assert not desk.state().runs[desk.ids[0]].losses
+
+
+def test_a_worker_that_booked_before_it_raised_does_not_end_the_sweep(desk: Desk) -> None:
+    one = desk.ids[0]
+    assignments = desk.assignments()
+    suggestion = assignments.suggest("t1")
+    assert isinstance(suggestion, dict)
+    with pytest.raises(RuntimeError):
+        desk.pack(suggestion["members"], raising(RuntimeError("a bug"))).step()
+    assignments.complete("t1", None, error=True)
+    assignments.explain("t1", "RuntimeError: a bug", died=False)
+    assignments.book()
+    assert assignments.failure is None
+    assert (one, "failed") in desk.heard
+
+
+def test_runs_held_by_a_living_driver_are_waited_for(desk: Desk) -> None:
+    with Writer(desk.folder, "other") as other:
+        for run_id in desk.ids[:2]:
+            other.begin(desk.runs[run_id].as_json())
+        assignments = desk.assignments(targets=dict.fromkeys(desk.ids[:2], 4))
+        assert assignments.suggest("t1") is None
+        assert assignments.outlook(assignments.state()).elsewhere == tuple(desk.ids[:2])
+    later = desk.assignments(targets=dict.fromkeys(desk.ids[:2], 4))
+    assert later.suggest("t1") == {"members": [[desk.ids[0], 2]]}
+
+
+def test_a_failed_run_is_retried_once_when_asked(desk: Desk) -> None:
+    one = desk.ids[0]
+    with pytest.raises(RuntimeError):
+        desk.pack(desk.begin(one), raising(RuntimeError("a bug"))).step()
+    assert desk.assignments(targets={one: 4}).suggest("t1") == "FINISHED"
+    assignments = desk.assignments(targets={one: 4}, retried=(one,))
+    suggestion = assignments.suggest("t1")
+    assert suggestion == {"members": [[one, 2]]}
+    with pytest.raises(RuntimeError):
+        desk.pack([[one, 2]], raising(RuntimeError("a bug"))).step()
+    assignments.complete("t1", None, error=True)
+    assert assignments.suggest("t2") == "FINISHED"
+
+
+def test_a_claim_whose_answer_was_lost_with_the_keeper_is_made_again(desk: Desk) -> None:
+    one = desk.ids[0]
+    desk.begin(one)
+    again = desk.assignments(targets={one: 4})
+    # the ledger shows the run as held by this very driver, which knows nothing of it
+    assert again.suggest("t1") == {"members": [[one, 2]]}
+
+
+def test_the_last_line_of_a_traceback_says_what_happened() -> None:
+    assert last_line("Traceback\n  File\nValueError: no\n\n") == "ValueError: no"
+    assert last_line("") == ""

@@ -113,6 +113,7 @@ class IdleTrainer:
         return 1
 
     def advance(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - a trainer's
+        """Ends every run that it holds, each evaluated once."""
         ended, self._runs = self._runs, []
         costs = {"seconds_training": 0.0, "seconds_evaluation": 0.0, "tokens": 0}
         evaluation = {"step": 1, "epoch": 0.0, "rows": [["dev", "", "score", 0.5]], "score": 0.5, **costs}

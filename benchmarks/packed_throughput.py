@@ -83,6 +83,7 @@ def _wait(device: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -45,6 +45,7 @@ class Multitask(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor, task: Tensor
     ) -> dict[str, Tensor]:
+        """Loss and logits of a padded batch, as transformers' Trainer wants them."""
         output = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         features = output.pooler_output
         if self.features == "mean":

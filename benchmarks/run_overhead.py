@@ -139,6 +139,7 @@ def apart(function: Callable[..., Answer], *arguments: Any) -> Answer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

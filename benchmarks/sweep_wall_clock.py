@@ -221,6 +221,7 @@ def warm_up() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The flags and what they are where they are left out."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--model", default="demo", help="demo, a folder, or a name on the hub (%(default)s)")
@@ -244,6 +245,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
     arguments = parser().parse_args(argv)
     if arguments.steps % arguments.every:
         parser().error("--every: expected a divisor of --steps, so that both sides evaluate the last step")

@@ -57,6 +57,7 @@ class Side:
 
 
 def ours(base: BaseModel, data: TokenisedData, configuration: Configuration) -> tuple[Side, Group]:
+    """This trainer with one run."""
     backbone = Backbone.from_arrays(base.config, base.arrays, configuration.precision)
     group = Group(backbone, data, base.config.max_position_embeddings, "cpu")
     run = Run(configuration, 0, data.fingerprint, base.fingerprint)
@@ -123,6 +124,7 @@ def batch_tokens(data: TokenisedData, group: Group, steps: int) -> list[int]:
 
 
 def configuration_of(precision: str, dropout: float, steps: int) -> Configuration:
+    """The run that both sides train."""
     return parse(
         {
             "precision": precision,
@@ -138,6 +140,7 @@ def configuration_of(precision: str, dropout: float, steps: int) -> Configuratio
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

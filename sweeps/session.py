@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def answers(address: str) -> bool:
         return False
 
 
+@cache
+def _token() -> str:
+    """The same in all sessions of this process: Ray reads it once."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def session(address: str | None) -> Iterator[Session]:
     """A connection to the Ray at `address`, or to one that lives as long as the block.
@@ -124,8 +131,8 @@ def session(address: str | None) -> Iterator[Session]:
     own = address is None
     os.environ.update(QUIET)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    if own:  # Ray asks for a token by default: one of this session's, instead of one in the user's home
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if own:  # Ray asks for a token by default: one of our own, instead of one in the user's home
+        os.environ["RAY_AUTH_TOKEN"] = _token()
         os.environ.pop("RAY_ADDRESS", None)
     folder = Path(tempfile.mkdtemp(prefix="mtbert-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
     try:

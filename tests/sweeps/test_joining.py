@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from sweeps.session import SessionError, answers, running_ray
-from tests.sweeps.conftest import Workplace, eventually
+from tests.sweeps.conftest import ROOT, Workplace, eventually
 
 
 @pytest.fixture
@@ -93,3 +93,18 @@ def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace,
     assert answers(head)
     again = workplace.run(name="more", ranks=[3], address=None)
     assert again.process.returncode == 0, again.output
+
+
+def test_one_process_can_have_a_ray_of_its_own_again(workplace: Workplace) -> None:
+    """Ray reads its token once in a process: a second one of another token would let nobody in."""
+    code = (
+        "from sweeps.session import session\n"
+        "for _ in range(2):\n"
+        "    with session(None) as found:\n"
+        "        print(len(found.machines()))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=workplace.environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["1", "1"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from mtbert import heads
+from mtbert import heads, weighting
 from mtbert.adapters.base import size
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.adapters.places import PLACES
@@ -20,7 +20,8 @@ class Counts:
     """Parameters of the whole model, what was added included.
 
     Attributes:
-        parts: (trainable, total) by part: backbone, each place that adds something, heads.
+        parts: (trainable, total) by part: backbone, each place that adds something, heads,
+            weighting where it trains something.
     """
 
     parts: Mapping[str, tuple[int, int]]
@@ -48,4 +49,7 @@ def count(configuration: Configuration, config: BertConfig, tasks: Mapping[str, 
             parts[name] = (trainable, place.total(configuration, config, tasks))
     head = sum(size(heads.shapes(task, config.hidden_size, configuration)) for task in tasks.values())
     parts["heads"] = (head if configuration.heads.trained else 0, head)
+    log_variances = size(weighting.shapes(configuration, tasks))
+    if log_variances:
+        parts["weighting"] = (log_variances, log_variances)
     return Counts(parts)

@@ -13,6 +13,7 @@ from mtbert.adapters.base import Admitted
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
+from mtbert.configuration import PARTS
 from mtbert.data.tokenise import TokenisedData
 from mtbert.draws import generator
 from mtbert.dropout import step_key
@@ -21,8 +22,10 @@ from mtbert.member import Member
 from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
 from mtbert.pack import Pack, TaskOutput
 from mtbert.slots import State
+from mtbert.surgery import Surgery
+from mtbert.techniques import GradientSurgery, HuqPervin, Uncertainty
 from mtbert.tokens import TokenBatch
-from mtbert.weighting import objective
+from mtbert.weighting import Losses, loss_weights, objective
 
 
 class Group:
@@ -99,14 +102,11 @@ class Group:
         dropouts = {self.index[run_id]: member.stage.dropout for run_id, member in members}
         keys = {self.index[run_id]: step_key(member.run.seed, member.step) for run_id, member in members}
         outputs = self.pack.forward(batch, dropouts, keys)
-        self.pack.zero_gradients()
         losses = _mean_losses(outputs, labels)
-        total = torch.zeros((), device=self.device)
         for at, (_, member) in enumerate(members):
             for task, loss in losses[at].items():
                 member.add_loss(task, loss.detach())
-            total = total + objective(member.configuration, losses[at])
-        total.backward()  # type: ignore[no-untyped-call]
+        self._backward(losses)
         for run_id, member in members:
             tasks = [task for task, _ in member.plan.at(member.position)]
             factor = rate_factor(member.stage, member.position, member.plan.steps)
@@ -118,6 +118,65 @@ class Group:
             if member.took_step() and member.stage.optimizer == "fresh":
                 at = self.index[run_id]
                 self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
+
+    def _backward(self, losses: Mapping[int, Losses]) -> None:
+        """Give every member the gradient of what its weighting makes of its tasks' losses.
+
+        One pass serves all, but for gradient surgery, which has one for each task. A member's tasks are
+        taken in its own order: that of the outputs depends on who else is in the pack.
+        """
+        together = torch.zeros((), device=self.device)
+        apart: dict[int, Surgery] = {}
+        for run_id, member in self.members.items():
+            at = self.index[run_id]
+            own = {task: losses[at][task] for task in member.tasks if task in losses[at]}
+            if isinstance(member.configuration.weighting, GradientSurgery):
+                moving = PARTS if member.stage.trains is None else member.stage.trains
+                draw = generator(member.run.seed, "surgery", member.step)
+                apart[at] = Surgery(own, self.optimizers[run_id].owned, moving, draw)
+            else:
+                together = together + self._objective(run_id, own)
+        passes = max([1, *(len(surgery.losses) for surgery in apart.values())])
+        for number in range(passes):
+            self.pack.zero_gradients()
+            now = {at: surgery for at, surgery in apart.items() if number < len(surgery.losses)}
+            total = sum(
+                (surgery.losses[number] for surgery in now.values()), start=torch.zeros_like(together)
+            )
+            last = number + 1 == passes  # nothing is zeroed after it: the others' gradients stay
+            (total + together if last else total).backward(retain_graph=not last)  # type: ignore[no-untyped-call]
+            for at, surgery in now.items():
+                surgery.take(at)
+        for surgery in apart.values():
+            surgery.put_together()
+
+    def _objective(self, run_id: str, losses: Losses) -> Tensor:
+        """What a member's step descends on."""
+        member = self.members[run_id]
+        if isinstance(member.configuration.weighting, HuqPervin):
+            # copies: a checkpoint refuses tensors that share memory with the losses to be told
+            member.latest_losses |= {task: loss.detach().clone() for task, loss in losses.items()}
+        log_variances = self.pack.log_variances(self.index[run_id])
+        return objective(losses, self._loss_weights(run_id), log_variances)
+
+    def _loss_weights(self, run_id: str) -> Mapping[str, Tensor | float]:
+        member = self.members[run_id]
+        latest = {
+            task: member.latest_losses[task].to(self.device)
+            for task in member.plan.tasks  # what an earlier stage saw last has no part in this one's sum
+            if task in member.latest_losses
+        }
+        log_variances = self.pack.log_variances(self.index[run_id])
+        return loss_weights(member.configuration.weighting, member.tasks, log_variances, latest)
+
+    def changing_weights(self, run_id: str) -> dict[str, float]:
+        """The weights of a run's losses as they are now, where they change as it goes."""
+        member = self.members[run_id]
+        if not isinstance(member.configuration.weighting, Uncertainty | HuqPervin):
+            return {}
+        with torch.no_grad():
+            weights = self._loss_weights(run_id)
+        return {task: float(weights[task]) for task in member.reached_tasks if task in weights}
 
     def _batch(self) -> tuple[TokenBatch, dict[tuple[int, str], Tensor]]:
         """Every member's examples of its next step, and their labels by (member, task)."""
@@ -160,10 +219,14 @@ def max_length_of(member: Member, longest: int) -> int:
 
 
 def group_key(member: Member, longest: int) -> tuple[str | int, ...]:
-    """Runs with equal keys may share a pack; one that trains the backbone has a key of its own."""
+    """Runs with equal keys may share a pack; one that trains the backbone has a key of its own.
+
+    Any could share one with gradient surgery, but each of its several backward passes is over the whole pack.
+    """
     configuration = member.configuration
+    surgery = isinstance(configuration.weighting, GradientSurgery)
     alone: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
-    return (configuration.precision, max_length_of(member, longest), *alone)
+    return (configuration.precision, max_length_of(member, longest), surgery, *alone)
 
 
 def _mean_losses(

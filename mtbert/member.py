@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtbert import heads
+from mtbert import heads, weighting
 from mtbert.adapters.places import PLACES
 from mtbert.bert import BertConfig
 from mtbert.configuration import Configuration, Training
@@ -57,6 +57,7 @@ class Member:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.losses: dict[str, Tensor] = {}
         self.loss_counts: dict[str, int] = {}
+        self.latest_losses: dict[str, Tensor] = {}  # what HuqPervin weighs by
         self.best: Best | None = None
         self.admitted_at = time.perf_counter()
         self.seconds_startup: float | None = None
@@ -151,13 +152,14 @@ class Member:
             },
         }
 
-    def restore(self, facts: Mapping[str, Any], losses: State, best: State) -> None:
+    def restore(self, facts: Mapping[str, Any], losses: State, latest: State, best: State) -> None:
         """Stand where the checkpoint stood."""
         self.stage_index, self.position, self.step = facts["stage"], facts["position"], facts["step"]
         self.tokens = facts["tokens"]
         self.evaluations_without_better = facts["without_better"]
         self.seconds = dict(facts["seconds"])
         self.losses, self.loss_counts = dict(losses), dict(facts["loss_counts"])
+        self.latest_losses = dict(latest)
         if facts["best"] is not None:
             self.best = Best(**facts["best"], state=best)
 
@@ -170,7 +172,7 @@ def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> St
         state |= place.initial(configuration, config, tasks, run.seed)
     for task in tasks.values():
         state |= heads.initial(task, config.hidden_size, configuration, run.seed)
-    return state
+    return state | weighting.initial(configuration, tasks)
 
 
 def _check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:

@@ -14,6 +14,7 @@ from mtbert.bert import Backbone
 from mtbert.configuration import PARTS, Part, Training
 from mtbert.pack import Pack
 from mtbert.slots import State
+from mtbert.weighting import LogVarianceBank
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -39,6 +40,27 @@ class Owned:
         if self.bank is None:
             return self.parameter.grad is not None
         return any(self.bank.slot_of(member, task) == self.slot for task in tasks)
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay applies: to a log-variance it would be a pull towards σ = 1."""
+        return not isinstance(self.bank, LogVarianceBank)
+
+    def take_gradient(self) -> Tensor:
+        """What the last backward pass gave it, to be kept: a copy, or the backbone's own, now without."""
+        if self.gradient is not None:
+            return self.gradient.clone()
+        gradient = self.parameter.grad
+        assert gradient is not None
+        self.parameter.grad = None
+        return gradient
+
+    def put_gradient(self, gradient: Tensor) -> None:
+        """Have it stepped by this."""
+        if self.gradient is not None:
+            self.gradient.copy_(gradient)
+        else:
+            self.parameter.grad = gradient
 
     def read(self, flat: Tensor) -> State:
         """The named tensors in something of the parameter's shape."""
@@ -74,8 +96,13 @@ class MemberOptimizer:
         self.member = member
         self.owned = list(owned)
         groups = [
-            {"params": [leaf.parameter for leaf in self.owned if leaf.part == part], "part": part}
+            {
+                "params": [of.parameter for of in self.owned if (of.part, of.decays) == (part, decays)],
+                "part": part,
+                "decays": decays,
+            }
             for part in PARTS
+            for decays in (True, False)
         ]
         self._adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=0.0, weight_decay=0.0, fused=True
@@ -101,7 +128,8 @@ class MemberOptimizer:
             clip_grad_norm_(leaves, stage.clip)
         for group in self._adamw.param_groups:
             group["lr"] = getattr(stage.learning_rate, group["part"]) * factor
-            group["weight_decay"] = getattr(stage.weight_decay, group["part"])
+            decay = getattr(stage.weight_decay, group["part"])
+            group["weight_decay"] = decay if group["decays"] else 0.0
         self._adamw.step()
         for leaf in self.owned:
             if leaf.bank is None:

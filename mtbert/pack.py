@@ -19,7 +19,9 @@ from mtbert.hooks import Hooks, Rows, Site
 from mtbert.linear import Linear
 from mtbert.slots import SlotView, State, Stretch
 from mtbert.tasks import Task
+from mtbert.techniques import Uncertainty
 from mtbert.tokens import Span, TokenBatch
+from mtbert.weighting import LogVarianceBank
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,8 @@ class Pack:
             HeadBank(tasks[task], group, config.hidden_size, dtype, device)
             for (task, _, _), group in heads.items()
         ]
+        uncertain = [member for member in admitted if isinstance(member.configuration.weighting, Uncertainty)]
+        self._log_variances = [LogVarianceBank(uncertain, device)] if uncertain else []
         self.by_site: dict[Site, list[SiteBank]] = {}
         self.branches: dict[Site, list[BranchBank]] = {}
         for bank in self.adapters:
@@ -85,7 +89,7 @@ class Pack:
 
     @property
     def banks(self) -> list[Bank]:
-        return [*self.adapters, *self.head_banks]
+        return [*self.adapters, *self.head_banks, *self._log_variances]
 
     def zero_gradients(self) -> None:
         """In place: the leaves' gradients are views, and must stay."""
@@ -94,13 +98,17 @@ class Pack:
                 bank.stack.gradients.zero_()
 
     def state_of(self, member: int) -> State:
-        """A member's adapters and heads by name."""
+        """All that a member has in the banks, by name."""
         state: State = {}
         for bank in self.banks:
             for slot, owner in enumerate(bank.members):
                 if owner == member:
                     state |= bank.stack.read(bank.stack.values[slot], slot)
         return state
+
+    def log_variances(self, member: int) -> dict[str, Tensor]:
+        """A member's log σ² by task; none where its weighting trains none."""
+        return {task: s for bank in self._log_variances for task, s in bank.of_member(member).items()}
 
     def forward(
         self, batch: TokenBatch, dropouts: Mapping[int, Dropout] | None, keys: Mapping[int, int]

@@ -93,6 +93,7 @@ class Trainer:
         tensors = {f"now.{name}": value for name, value in group.state_of(run_id).items()}
         tensors |= {f"adam.{name}": value for name, value in group.optimizers[run_id].state().items()}
         tensors |= {f"loss.{task}": loss for task, loss in member.losses.items()}
+        tensors |= {f"latest.{task}": loss for task, loss in member.latest_losses.items()}
         if member.best is not None:
             tensors |= {f"best.{name}": value for name, value in member.best.state.items()}
         return pack_tensors(tensors, member.facts())
@@ -138,6 +139,8 @@ class Trainer:
         found: list[Row] = [
             ["train", task, "training_loss", loss] for task, loss in member.mean_losses().items()
         ]
+        weights = group.changing_weights(member.run.run_id)
+        found += [["train", task, "loss_weight", weight] for task, weight in weights.items()]
         dev = self._predict(group, member, "dev", None if whole else settings.dev_limit)
         compared = dev
         if whole and settings.dev_limit is not None:  # compare with earlier steps on what they saw
@@ -303,12 +306,12 @@ def _restore(member: Member, checkpoint: bytes, initial: State) -> tuple[State, 
     tensors, facts = unpack_tensors(checkpoint)
     if facts["run_id"] != member.run.run_id:
         raise CheckpointError(f"a checkpoint of run {facts['run_id']}, expected one of {member.run.run_id}")
-    parts: dict[str, State] = {"now": {}, "adam": {}, "loss": {}, "best": {}}
+    parts: dict[str, State] = {"now": {}, "adam": {}, "loss": {}, "latest": {}, "best": {}}
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = value
     missing = sorted(set(initial) - set(parts["now"]))
     if missing:
         raise CheckpointError(f"a checkpoint of run {member.run.run_id} that lacks {missing[0]!r}")
-    member.restore(facts, parts["loss"], parts["best"])
+    member.restore(facts, parts["loss"], parts["latest"], parts["best"])
     return parts["now"], parts["adam"]

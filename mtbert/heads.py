@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtbert.adapters.base import Admitted, Shapes
+from mtbert.adapters.base import Admitted, Shapes, SlotLinear
 from mtbert.configuration import Configuration, Part
 from mtbert.draws import torch_generator
 from mtbert.slots import Extent, SlotView, Stack, State
@@ -68,6 +68,15 @@ class HeadBank:
 
     def slot_of(self, member: int, task: str) -> int | None:
         return self.members.index(member) if task == self.task.name and member in self.members else None
+
+    def layers(self, members: Sequence[int]) -> SlotLinear:
+        """The linear layers of these members, in their order."""
+        weight, bias = self.stack.leaf["weight"], self.stack.leaf["bias"]
+        if list(members) == self.members:
+            return SlotLinear(weight, bias)
+        at = [self.members.index(member) for member in members]
+        slots = torch.tensor(at, dtype=torch.int64, device=weight.device)
+        return SlotLinear(weight[slots], bias[slots])
 
     def forward(self, x: Tensor, view: SlotView) -> Tensor:
         """[examples, features] → [examples, outputs], in the heads' own precision"""

@@ -51,9 +51,7 @@ class TrainedModel:
                 backbone.get_parameter(name).data.copy_(state[f"backbone.{name}"])
             backbone.pack()
         state = {name: value.to(device) for name, value in state.items()}
-        self._pack = Pack(
-            backbone, [Admitted(0, run.configuration, tuple(self.tasks), state)], self.tasks, device
-        )
+        self._pack = Pack(backbone, [Admitted(0, run.configuration, tuple(self.tasks), state)], tasks, device)
         longest = base.config.max_position_embeddings
         self._max_length = min(run.configuration.max_length or longest, longest)
         self._device = device

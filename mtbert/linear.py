@@ -24,6 +24,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False)
         self._packed: tuple[Tensor, Tensor, Tensor] | None = None
+        self._squared_norms: Tensor | None = None
 
     def pack(self, dtype: torch.dtype) -> None:
         """Lay frozen weights out for oneDNN, both ways; without effect where that cannot be.
@@ -36,6 +37,14 @@ class Linear(nn.Module):
             weight = self.weight.detach().to(dtype)
             bias = self.bias.detach().to(dtype)
             self._packed = (_reordered(weight), _reordered(weight.t().contiguous()), bias)
+
+    def squared_norms(self) -> Tensor:
+        """‖W‖² of each output's row, in float32 at least; computed once, for frozen weights alone. [out]"""
+        if self._squared_norms is None:
+            assert not self.weight.requires_grad
+            weight = self.weight.detach().to(torch.promote_types(self.weight.dtype, torch.float32))
+            self._squared_norms = weight.square().sum(1)
+        return self._squared_norms
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, in] → [rows, out]"""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtbert.adapters.base import Admitted, Bank, BranchBank, SiteBank, master_type
+from mtbert.adapters.base import Admitted, Bank, BranchBank, SiteBank, SlotLinear, master_type
 from mtbert.adapters.places import PLACES
 from mtbert.attention import AttentionView, Factors
 from mtbert.bert import Backbone, mean_pool
@@ -169,7 +169,7 @@ class Pack:
         hooks.lay_out(rows, stretches, torch.cat(first_sequences))
         x = hooks.drop_head_input(bank.site, x, rows)
         outputs = bank.forward(x, hooks.view(bank, rows))
-        outputs = hooks.adapt_head(bank.site, x, outputs, rows)
+        outputs = hooks.adapt_head(bank, x, outputs, rows)
         return TaskOutput(bank.task, outputs, members)
 
 
@@ -217,14 +217,15 @@ class PackHooks(Hooks):
             y = self._adapt_by(bank, site, x, y, linear, rows)
         return y
 
-    def adapt_head(self, site: Site, x: Tensor, y: Tensor, rows: Rows) -> Tensor:
-        """What adapters make of a head's output, which has a linear layer for each slot."""
-        for bank in self.pack.by_site.get(site, ()):
-            y = self._adapt_by(bank, site, x.to(y.dtype), y, None, rows)
+    def adapt_head(self, head: HeadBank, x: Tensor, y: Tensor, rows: Rows) -> Tensor:
+        """What adapters make of a head's output; each of their slots sees its own member's head."""
+        for bank in self.pack.by_site.get(head.site, ()):
+            own = head.layers([bank.members[slot] for slot in self.view(bank, rows).slots])
+            y = self._adapt_by(bank, head.site, x.to(y.dtype), y, own, rows)
         return y
 
     def _adapt_by(
-        self, bank: SiteBank, site: Site, x: Tensor, y: Tensor, linear: Linear | None, rows: Rows
+        self, bank: SiteBank, site: Site, x: Tensor, y: Tensor, linear: Linear | SlotLinear, rows: Rows
     ) -> Tensor:
         view = self.view(bank, rows)
         if not view.slots:

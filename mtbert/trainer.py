@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtbert.adapters import low_rank
 from mtbert.bert import Backbone
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
 from mtbert.counts import count
@@ -72,6 +73,7 @@ class Trainer:
             self._known_backbones[precision] = self._backbones(precision)
         backbone = self._known_backbones[precision]
         longest = backbone.config.max_position_embeddings
+        low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
         state = initial_state(run, backbone.config, member.tasks)
         optimizer: State = {}
         if checkpoint is not None:

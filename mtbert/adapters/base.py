@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,17 @@ class Bank(Protocol):
         """The slot that a member uses for a task, or none."""
 
 
+class SlotLinear(NamedTuple):
+    """A linear layer of each active slot's own, y = x Wᵀ + b: what adapters have before them at the heads.
+
+    Attributes:
+        weight: [active slots, out, in]; `bias`: [active slots, out].
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
 class SiteBank(Bank, Protocol):
     """A bank that alters what linear layers give."""
 
@@ -58,11 +69,13 @@ class SiteBank(Bank, Protocol):
         """By slot, the dropout of what it reads unless the stage has its own; None where there is none."""
 
     def adapt(
-        self, site: Site, x: Tensor, dropped: Tensor, y: Tensor, linear: Linear | None, view: SlotView
+        self, site: Site, x: Tensor, dropped: Tensor, y: Tensor, linear: Linear | SlotLinear, view: SlotView
     ) -> Tensor:
         """From the layer's input x [rows, in], that after dropout, and y = W x + b [rows, out].
 
-        `linear` is None at the heads, where each slot has weights of its own.
+        Args:
+            dropped: x itself where nothing is dropped.
+            linear: the layer; at the heads each active slot's own, in the order of the view's.
         """
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtbert.adapters.base import Admitted, Shapes, master_type
+from mtbert.adapters.base import Admitted, Shapes, SlotLinear, master_type
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.bert import Backbone, BertConfig
 from mtbert.configuration import Configuration, Part
@@ -90,7 +90,7 @@ class BiasBank:
         x: Tensor,  # noqa: ARG002 - the signature of every bank's
         dropped: Tensor,  # noqa: ARG002
         y: Tensor,
-        linear: Linear | None,  # noqa: ARG002
+        linear: Linear | SlotLinear,  # noqa: ARG002
         view: SlotView,
     ) -> Tensor:
         """y + the slot's difference. [rows, out]"""

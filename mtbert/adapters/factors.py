@@ -1,4 +1,4 @@
-"""Low-rank factors A and B at linear layers: their names, shapes and first values, and a bank of them."""
+"""Low-rank factors at linear layers, and what a kind has beside them: names, shapes, first values, a bank."""
 
 from __future__ import annotations
 
@@ -68,16 +68,25 @@ def site_shape(
     return config.linear_shape(site.rsplit(".", 1)[-1])
 
 
-def shapes(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> Shapes:
-    """A and B of every variant and site, by their names in a checkpoint."""
+def shapes(
+    configuration: Configuration,
+    config: BertConfig,
+    tasks: Mapping[str, Task],
+    of_layer: Callable[[int, int, int], Shapes],
+) -> Shapes:
+    """The tensors of every variant and site, by their names in a checkpoint.
+
+    Args:
+        of_layer: gives those of one linear layer from (rank, out, in).
+    """
     assert configuration.low_rank is not None
     found: Shapes = {}
     for variant, low_rank in variants(configuration.low_rank, list(tasks)).items():
         of = list(tasks) if variant == SHARED else [variant]
         for site in sites(low_rank, config, of):
             out, into = site_shape(site, config, tasks, configuration)
-            found[key(variant, site, "A")] = (low_rank.rank, into)
-            found[key(variant, site, "B")] = (out, low_rank.rank)
+            for name, shape in of_layer(low_rank.rank, out, into).items():
+                found[key(variant, site, name)] = shape
     return found
 
 
@@ -86,15 +95,15 @@ def key(variant: str, site: Site, factor: str) -> str:
     return f"low_rank.{variant}.{site}.{factor}"
 
 
-def initial(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task], seed: int) -> State:
-    """A uniform within 1/√in of zero, as `nn.Linear` has it, and B zero: at first nothing is altered."""
+def initial(tensors: Shapes, seed: int) -> State:
+    """A uniform within 1/√in of zero, as `nn.Linear` has it, the rest zero: at first nothing is altered."""
     state: State = {}
-    for name, shape in shapes(configuration, config, tasks).items():
-        if name.endswith(".B"):
-            state[name] = torch.zeros(shape)
-        else:
+    for name, shape in tensors.items():
+        if name.endswith(".A"):
             uniform = torch.rand(shape, generator=torch_generator(seed, "initial", name))
             state[name] = (uniform * 2 - 1) / math.sqrt(shape[1])
+        else:
+            state[name] = torch.zeros(shape)
     return state
 
 
@@ -107,6 +116,16 @@ class FactorBank:
 
     part: Part = "adapters"
 
+    @staticmethod
+    def trained_shapes(rank: int, out: int, into: int) -> Shapes:
+        """What is trained for a linear layer [out, in], by name."""
+        return {"A": (rank, into), "B": (out, rank)}
+
+    @staticmethod
+    def fixed_shapes(rank: int, out: int, into: int) -> Shapes:  # noqa: ARG004 - kinds differ in what they use
+        """What the model has more for it that is not trained."""
+        return {}
+
     def __init__(
         self,
         admitted: Sequence[Admitted],
@@ -114,13 +133,11 @@ class FactorBank:
         tasks: Mapping[str, Task],
         dtype: torch.dtype,
         device: str,
-        shapes_of: Callable[[Configuration, BertConfig, Mapping[str, Task]], Shapes],
         head: str | None,
     ) -> None:
         """
         Args:
             tasks: all of the data's.
-            shapes_of: gives a member's tensors by name.
             head: the task whose head is adapted; None for the backbone.
         """
         self.members: list[int] = []
@@ -130,7 +147,7 @@ class FactorBank:
         for member in admitted:
             assert member.configuration.low_rank is not None
             own_tasks = {name: tasks[name] for name in member.tasks}
-            own_shapes = shapes_of(member.configuration, config, own_tasks)
+            own_shapes = shapes(member.configuration, config, own_tasks, self.trained_shapes)
             for variant, low_rank in variants(member.configuration.low_rank, member.tasks).items():
                 prefix = f"low_rank.{variant}."
                 own = {
@@ -154,6 +171,10 @@ class FactorBank:
 
     def slot_of(self, member: int, task: str) -> int | None:
         return self._slots.get((member, task))
+
+    def owners(self, site: Site) -> list[bool]:
+        """By slot, whether it adapts the site; the other slots' tensors are padding."""
+        return [f"{site}.B" in own for own in self.stack.extents]
 
 
 def _head_of(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtbert.adapters.base import SlotLinear
 from mtbert.adapters.factors import FactorBank
 from mtbert.hooks import Site
 from mtbert.linear import Linear
@@ -14,17 +15,21 @@ from mtbert.slots import SlotView
 class LoRABank(FactorBank):
     """The LoRAs of several members."""
 
+    def first_factor(self, site: Site) -> Tensor:
+        """A of every slot. [slots, rank, in]"""
+        return self.stack.leaf[f"{site}.A"]
+
     def adapt(
         self,
         site: Site,
         x: Tensor,  # noqa: ARG002 - the signature of every bank's
         dropped: Tensor,
         y: Tensor,
-        linear: Linear | None,  # noqa: ARG002
+        linear: Linear | SlotLinear,  # noqa: ARG002
         view: SlotView,
     ) -> Tensor:
         """y + s·B·A·dropout(x), each row with its slot's factors. [rows, out]"""
-        a = view.of_slots(self.stack.leaf[f"{site}.A"]).to(y.dtype)  # [slots, rank, in]
+        a = view.of_slots(self.first_factor(site)).to(y.dtype)  # [slots, rank, in]
         b = view.of_slots(self.stack.leaf[f"{site}.B"]).to(y.dtype)  # [slots, out, rank]
         scales = view.of_slots(self.scales)
         if view.whole:

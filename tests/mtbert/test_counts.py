@@ -78,6 +78,23 @@ def test_lora_s_share_of_the_backbone_is_report_002_s(targets: list[str], rank: 
     assert f"{100 * added / (BACKBONE + added):.2f}" == printed
 
 
+def test_dora_s_share_of_the_backbone_is_report_002_s() -> None:
+    """Table 2: the magnitudes are the difference to LoRA's 3.13%."""
+    parts = counted(low_rank={"kind": "dora", "rank": 64, "targets": ["query", "key", "value"]}).parts
+    added, _ = parts["low_rank"]
+    assert f"{100 * added / (BACKBONE + added):.2f}" == "3.15"
+
+
+def test_orthogonal_adapters_train_b_alone_and_add_what_lora_does() -> None:
+    """Report 002's Table 3 gives OrthoAda LoRA's 8.91%: of the fixed A too, of the one task that is added."""
+    lora = counted(low_rank={"rank": 64, "targets": ["all_linear"]}).parts["low_rank"][1]
+    trainable, total = counted(low_rank={"kind": "orthogonal", "rank": 64, "targets": ["all_linear"]}).parts[
+        "low_rank"
+    ]
+    assert total == 3 * lora
+    assert trainable == 3 * 64 * (12 * (5 * 768 + 3072) + 768)
+
+
 def test_all_linear_includes_the_pooler() -> None:
     whole = counted(low_rank={"rank": 64, "targets": ["all_linear"]})
     layers = counted(
@@ -141,6 +158,16 @@ SMALL_CASES: dict[str, dict[str, Any]] = {
         "backbone": "trained",
         "biases": "trained",
         "low_rank": toys.lora(targets=["query", "value"]),
+    },
+    "dora": {"low_rank": toys.lora(kind="dora", targets=["all_linear", "heads"])},
+    "dora per task": {
+        "low_rank": toys.lora(kind="dora", sharing="per_task", tasks={"sst": {"rank": 2}}),
+        "biases": "trained",
+    },
+    "orthogonal": {"low_rank": {"kind": "orthogonal", "rank": 4, "tasks": {"sts": {"targets": ["heads"]}}}},
+    "orthogonal on one task": {
+        "low_rank": {"kind": "orthogonal", "rank": 4},
+        "training": {"tasks": ["sst"]},
     },
     "lora on pairs alone": {"low_rank": toys.lora(), "training": {"tasks": ["para", "sts"]}},
 }

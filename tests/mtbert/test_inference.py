@@ -24,6 +24,14 @@ CASES: dict[str, dict[str, Any]] = {
     "lora per task": {
         "low_rank": toys.lora(sharing="per_task", tasks={"sst": {"rank": 1, "targets": ["key"]}})
     },
+    "dora": {"low_rank": toys.lora(kind="dora", targets=["all_linear", "heads"]), "biases": "trained"},
+    "dora, bfloat16": {"low_rank": toys.lora(kind="dora"), "precision": "bfloat16"},
+    "full with dora": {"backbone": "trained", "low_rank": toys.lora(kind="dora", targets=["query"])},
+    "orthogonal": {"low_rank": {"kind": "orthogonal", "rank": 4, "targets": ["all_linear", "heads"]}},
+    "orthogonal on the last task alone": {
+        "low_rank": {"kind": "orthogonal", "rank": 4},
+        "training": {"tasks": ["sts"]},
+    },
     "full": {"backbone": "trained"},
     "full with lora": {"backbone": "trained", "low_rank": toys.lora(targets=["query"])},
     "pairs alone": {"training": {"tasks": ["para", "sts"]}, "pairs": {"encoding": "separate"}},

@@ -1,4 +1,4 @@
-"""LoRA and trained biases against the peft library: outputs, gradients, twenty steps of AdamW."""
+"""LoRA, DoRA and trained biases against the peft library: outputs, gradients, twenty steps of AdamW."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtbert.member import initial_state
 from mtbert.optimizer import owned_by
 from mtbert.run import Run
 from mtbert.slots import State
-from mtbert.techniques import LowRank
+from mtbert.techniques import DoRA, LowRank
 from mtbert.weights import published_name
 from tests.mtbert import toys
 from tests.mtbert.adapters.contract import disturbed, outputs, packed, total_loss
@@ -41,6 +41,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "one layer": {"low_rank": toys.lora(layers=[1], targets=["query", "attention_out"])},
     "with biases": {"low_rank": toys.lora(targets=["all_linear"]), "biases": "trained"},
+    "dora": {"low_rank": toys.lora(kind="dora", alpha=3.0)},
+    "dora, all linear": {"low_rank": toys.lora(kind="dora", rank=3, alpha=2.0, targets=["all_linear"])},
+    "dora, one layer": {
+        "low_rank": toys.lora(kind="dora", layers=[1], scaling="alpha_over_sqrt_rank", targets=["ffn_in"])
+    },
+    "dora, with biases": {
+        "low_rank": toys.lora(kind="dora", targets=["all_linear"]),
+        "biases": "trained",
+    },
 }
 STEPS, SIZE = 20, 24
 pytestmark = [
@@ -69,13 +78,10 @@ class Peer(nn.Module):
                 for name, task in toys.TASKS.items()
             }
         )
+        self.weights = backbone.state_dict()
         with torch.no_grad():
             for name, value in self.by_our_names().items():
-                if name.startswith("biases."):
-                    site = name.removeprefix("biases.")
-                    value.copy_(backbone.state_dict()[f"{site}.bias"] + state[name])
-                else:
-                    value.copy_(state[name])
+                value.copy_(state[name] + self.origin(name))
 
     def by_our_names(self) -> dict[str, Tensor]:
         """What is trained, by the names of a checkpoint here."""
@@ -89,10 +95,24 @@ class Peer(nn.Module):
                 if rest == "bias":
                     found[f"biases.{sites[module]}"] = value
                 else:
-                    found[f"low_rank.shared.{sites[module]}.{rest[0]}"] = value
+                    factor = rest.split(".")[0].removesuffix("_vector")
+                    found[f"low_rank.shared.{sites[module]}.{factor}"] = value
         for task, head in self.heads.items():
             found[f"heads.{task}.weight"], found[f"heads.{task}.bias"] = head.weight, head.bias
         return found
+
+    def origin(self, name: str) -> Tensor:
+        """What we keep a difference from: a frozen bias, or the norms of frozen rows; else zero."""
+        if name.startswith("biases."):
+            return self.weights[f"{name.removeprefix('biases.')}.bias"]
+        if name.endswith(".magnitude"):
+            site = name.removeprefix("low_rank.shared.").removesuffix(".magnitude")
+            return self.weights[f"{site}.weight"].norm(dim=1)
+        return torch.zeros((), dtype=torch.float64)
+
+    def as_we_keep_it(self) -> State:
+        """What is trained, as our checkpoints have it."""
+        return {name: value - self.origin(name) for name, value in self.by_our_names().items()}
 
     def forward(self, data: TokenisedData, task: str, size: int) -> Tensor:
         """The outputs of a task's first examples. [size, outputs]"""
@@ -110,6 +130,7 @@ def peft_config(lora: LowRank, biases: str) -> LoraConfig:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
+        use_dora=isinstance(lora, DoRA),
         use_rslora=lora.scaling == "alpha_over_sqrt_rank",
         target_modules=[MODULES[target] for target in lora.targets],
         layers_to_transform=None if lora.layers is None else list(lora.layers),
@@ -199,12 +220,15 @@ def test_twenty_steps_of_adamw_give_peft_s_losses_and_weights(
     evaluation = {"every": 1, "train_limit": 0, "keep": "last"}
     run = toys.run(**changes, training=training, evaluation=evaluation)
     peer = Peer(backbone, run, initial_state(run, toys.SMALL, toys.TASKS))
-    parts: dict[str, list[Tensor]] = {"adapters": [], "heads": []}
+    parts: dict[str, list[Tensor]] = {"adapters": [], "heads": [], "magnitudes": []}
+    magnitudes = {name: v for name, v in peer.by_our_names().items() if name.endswith(".magnitude")}
     for name, value in peer.by_our_names().items():
-        parts["heads" if name.startswith("heads.") else "adapters"].append(value)
-    decay = training["weight_decay"]
+        part = "heads" if name.startswith("heads.") else "magnitudes" if name in magnitudes else "adapters"
+        parts[part].append(value)
+    rates = {**RATES, "magnitudes": RATES["adapters"]}
+    decay = {**training["weight_decay"], "magnitudes": 0.0}
     adamw = torch.optim.AdamW(
-        [{"params": parts[part], "lr": RATES[part], "weight_decay": decay[part]} for part in parts]
+        [{"params": of, "lr": rates[part], "weight_decay": decay[part]} for part, of in parts.items() if of]
     )
     wanted: dict[str, list[float]] = {task: [] for task in toys.TASKS}
     for _ in range(STEPS):
@@ -214,13 +238,16 @@ def test_twenty_steps_of_adamw_give_peft_s_losses_and_weights(
             wanted[task].append(float(loss.detach()))
         sum(found.values()).backward()  # type: ignore[union-attr]
         silence_zero_gradients(peer)
+        with torch.no_grad():
+            for name, value in magnitudes.items():  # ours decay towards the norms that they began with
+                value -= rates["adapters"] * decay["adapters"] * (value - peer.origin(name))
         adamw.step()
     events = toys.train_alone(data, backbone, run)
     for task, reference in wanted.items():
         got = [toys.values(r, "train", "training_loss")[task] for r in toys.evaluations(events)]
         assert np.allclose(got, reference, rtol=1e-8, atol=0)
     if "biases" not in changes:
-        assert largest_difference(toys.weights(toys.ended(events)), peer.by_our_names()) < 1e-7
+        assert largest_difference(toys.weights(toys.ended(events)), peer.as_we_keep_it()) < 1e-7
 
 
 def silence_zero_gradients(peer: Peer) -> None:

@@ -52,10 +52,19 @@ class AttentionView:
         rows: int,
         asking: Literal["all", "first"],
         device: torch.device,
+        queries: tuple[np.ndarray, int] | None = None,
     ) -> None:
+        """
+        Args:
+            starts, lengths: int64 [sequences], the token rows of each; rows of none may lie between them.
+            rows: how many rows keys and values have.
+            queries: where first tokens ask and their rows do not lie as the sequences do: int64
+                [sequences], the row of each, and how many rows there are.
+        """
         self.asking = asking
         self.device = device
         self._starts, self._lengths, self._rows = starts, lengths, rows
+        self._queries = (np.arange(len(lengths)), len(lengths)) if queries is None else queries
         self._indices: dict[int, Indices] = {}
 
     @cached_property
@@ -78,8 +87,10 @@ class AttentionView:
     def indices(self, heads: int) -> Indices:
         """The gathers for so many heads, made once for a batch."""
         if heads not in self._indices:
-            asked = self._rows if self.asking == "all" else len(self._lengths)
-            self._indices[heads] = Indices(self.rectangles, heads, asked, self._rows, self.device)
+            asking, asked = self._queries
+            if self.asking == "all":
+                asked = self._rows
+            self._indices[heads] = Indices(self.rectangles, heads, asking, asked, self._rows, self.device)
         return self._indices[heads]
 
 
@@ -98,8 +109,19 @@ class Indices:
     """
 
     def __init__(
-        self, rectangles: Sequence[Rectangle], heads: int, asked: int, rows: int, device: torch.device
+        self,
+        rectangles: Sequence[Rectangle],
+        heads: int,
+        first: np.ndarray,
+        asked: int,
+        rows: int,
+        device: torch.device,
     ) -> None:
+        """
+        Args:
+            first: int64 [sequences], the asking row of each where only first tokens ask.
+            asked: how many asking rows there are; `rows`: how many of keys and values.
+        """
         head = np.arange(heads)[None, :, None]
         keys, queries, out_back = [], [], []
         cells_before = key_cells_before = 0
@@ -117,7 +139,7 @@ class Indices:
             if rectangle.queries == width:
                 asking, valid = flat, inside
             else:
-                asking = rectangle.sequences[:, None, None] * heads + head  # [n, heads, 1]
+                asking = first[rectangle.sequences][:, None, None] * heads + head  # [n, heads, 1]
                 valid = np.ones(asking.shape, dtype=bool)
             cells = cells_before + np.arange(asking.size).reshape(asking.shape)
             query_back.reshape(-1)[asking[valid]] = cells[valid]
@@ -128,9 +150,8 @@ class Indices:
             key_cells_before += flat.size
         covered = query_back < total_cells
         out[covered] = query_back[covered]
-        if not covered.all():  # rows past the last token read what the last sequence's first token got
-            last = int(np.flatnonzero(covered.all(axis=1))[-1])
-            out[last + 1 :] = out[last]
+        if not covered.all():  # a row of no sequence reads what the last one before it got
+            out = out[np.maximum.accumulate(np.where(covered.all(axis=1), np.arange(asked), 0))]
 
         def put(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)

@@ -107,6 +107,11 @@ class SlotView:
     """The rows of each active slot as one rectangle [slots, width, …], and the way back.
 
     Where one slot takes all rows, nothing is gathered. Cells past a slot's rows repeat its own first row.
+
+    Attributes:
+        slots: the active ones, ascending; `whole`: one of them takes all rows.
+        cell_of_row: unless whole, int64 [rows]: where each row lies among the cells, end to end; their
+            number where no slot takes it.
     """
 
     def __init__(self, stretches: Sequence[Stretch], rows: int, device: torch.device) -> None:
@@ -125,7 +130,7 @@ class SlotView:
         for at, of in enumerate(taken):
             into[of] = at * width + np.arange(len(of))
             from_cell[at, : len(of)] = of
-        self.width = width
+        self.width, self.cell_of_row = width, into
         self.cells, self.into, self.from_cell = (
             torch.from_numpy(index.reshape(-1)).to(device) for index in (cells, into, from_cell)
         )

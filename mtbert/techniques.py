@@ -119,12 +119,13 @@ class Orthogonal(LowRank):
 
 
 @dataclass(frozen=True)
-class _PALForm:
+class PALForm:
     """The task-specific function of a layer, TS(h) = V^D g(V^E h) (Stickland & Murray 2019, Eq. 6).
 
     `form`: g is multi-head attention, or nothing (low_rank). `hidden`: the width between V^E and V^D.
     `activation`: of TS where g is attention, between V^E and V^D where it is nothing, as their code has it.
     `projections` (V^E and V^D) and `attention` are each layer's own or one for all layers.
+    low_rank has neither `heads` nor `attention`: what they say of it makes no other configuration.
     """
 
     form: Literal["attention", "low_rank"] = "attention"
@@ -135,7 +136,10 @@ class _PALForm:
     attention: Literal["per_layer", "shared"] = "per_layer"
 
     def __post_init__(self) -> None:
-        if self.form == "attention" and self.hidden % self.heads:
+        if self.form == "low_rank":
+            object.__setattr__(self, "heads", PALForm.heads)
+            object.__setattr__(self, "attention", PALForm.attention)
+        elif self.hidden % self.heads:
             raise ConfigError(
                 f".hidden: expected a multiple of heads ({self.heads}), got {self.hidden}; "
                 "form: low_rank has no heads"
@@ -143,14 +147,14 @@ class _PALForm:
 
 
 @dataclass(frozen=True)
-class UpperPAL(_PALForm):
+class UpperPAL(PALForm):
     """What the layers from `start` on have instead."""
 
     start: int = constrained(6, at_least=1)
 
 
 @dataclass(frozen=True)
-class PAL(_PALForm):
+class PAL(PALForm):
     """Projected attention layers and other task-specific functions beside BERT's layers, one for each task.
 
     Stickland & Murray (2019). `place`: beside the whole layer, or beside its attention, inside the first
@@ -168,12 +172,28 @@ class PAL(_PALForm):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "layers", _some_layers(self.layers))
-        own = {task: rate for task, rate in self.task_dropout.items() if rate != self.dropout}
-        object.__setattr__(self, "task_dropout", own)
+        self._check_upper()
         if self.tasks is not None:
             if not self.tasks:
                 raise ConfigError(".tasks: expected at least one task, or null for all, got none")
             object.__setattr__(self, "tasks", tuple(sorted(set(self.tasks))))
+            for task in self.task_dropout:
+                if task not in self.tasks:
+                    raise ConfigError(
+                        f".task_dropout: expected tasks among .tasks, {', '.join(self.tasks)}; got {task!r}"
+                    )
+        own = {task: rate for task, rate in self.task_dropout.items() if rate != self.dropout}
+        object.__setattr__(self, "task_dropout", own)
+
+    def _check_upper(self) -> None:
+        """Each of both forms has some of the layers."""
+        if self.upper is None or self.layers is None:
+            return
+        if not self.layers[0] < self.upper.start <= self.layers[-1]:
+            raise ConfigError(
+                f".upper.start: expected some of .layers {list(self.layers)} below it and some from it on, "
+                f"got {self.upper.start}; where all have one form leave .upper out"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtbert.adapters import bias, low_rank
+from mtbert.adapters import bias, low_rank, pal
 from mtbert.adapters.base import Place
 
-PLACES: Mapping[str, Place] = {"low_rank": low_rank, "biases": bias}
+PLACES: Mapping[str, Place] = {"low_rank": low_rank, "parallel": pal, "biases": bias}

@@ -139,6 +139,47 @@ def test_rows_past_the_last_token_take_from_the_last_sequence_alone(lengths: lis
         assert torch.isfinite(tensor.grad[starts[-1] :]).all()  # type: ignore[index]
 
 
+GAPPED_LENGTHS = [4, 19, 1, 7]
+GAPPED_STARTS = np.array([0, 20, 39, 48])  # and rows of no sequence after each but the second
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["every token asks", "first tokens ask"])
+def test_sequences_may_lie_apart_and_their_queries_elsewhere(first: bool) -> None:
+    rows, ask_at, asked = 64, np.array([2, 0, 5, 3]), 7
+    of = np.array(GAPPED_LENGTHS)
+    inside = np.concatenate([np.arange(b, b + n) for b, n in zip(GAPPED_STARTS, of, strict=True)])
+    queries = ask_at if first else inside
+    view = AttentionView(
+        GAPPED_STARTS, of, rows, "first" if first else "all", torch.device("cpu"), (ask_at, asked)
+    )
+    ours = random_qkv(asked if first else rows, rows)
+    reference = [tensor.detach().clone().requires_grad_() for tensor in ours]
+    q, k, v = reference
+    got = attention(*ours, HEADS, view, None)
+    wanted = naive(q[queries], k[inside], v[inside], GAPPED_LENGTHS, first, None)
+    assert got.shape == ours[0].shape
+    assert torch.allclose(got[queries], wanted, rtol=0, atol=1e-12)
+    (got * torch.arange(1.0, len(got) + 1)[:, None]).sum().backward()
+    (wanted * torch.from_numpy(queries + 1.0)[:, None]).sum().backward()
+    for mine, theirs in zip(ours, reference, strict=True):
+        assert torch.allclose(mine.grad, theirs.grad, rtol=0, atol=1e-12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ill", [0, 1, 2, 3])
+def test_rows_between_sequences_take_from_the_sequence_before_them(ill: int) -> None:
+    """They are its member's padding: another's NaN there would reach its gradients."""
+    of = np.array(GAPPED_LENGTHS)
+    view = AttentionView(GAPPED_STARTS, of, 64, "all", torch.device("cpu"))
+    own = slice(int(GAPPED_STARTS[ill]), [*GAPPED_STARTS.tolist(), 64][ill + 1])
+    q, k, v = random_qkv(64, 64)
+    with torch.no_grad():
+        for tensor in (q, k, v):
+            tensor[own] = float("nan")
+    sick = torch.isnan(attention(q, k, v, HEADS, view, None)).all(dim=1)
+    assert sick[own].all()
+    assert int(sick.sum()) == own.stop - own.start
+
+
 @pytest.mark.parametrize("ill", [0, 1, 2])
 def test_a_sequence_s_nan_stays_in_that_sequence(ill: int) -> None:
     lengths = [6, 9, 3]

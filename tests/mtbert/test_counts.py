@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mtbert.__main__ import main
 from mtbert.adapters import bias
 from mtbert.bert import BertConfig
 from mtbert.checkpoint import unpack_tensors
@@ -134,6 +135,56 @@ def test_layers_that_the_model_does_not_have_are_refused() -> None:
         counted(low_rank={"layers": [0, 12]})
 
 
+LOW_RANK = {"form": "low_rank", "projections": "per_layer"}
+REPORT_004_PARALLEL: dict[str, tuple[dict[str, Any], int]] = {
+    "low-rank of 100": ({**LOW_RANK, "hidden": 100}, 115_048_471),
+    "PALs": ({"projections": "per_layer"}, 125_319_559),
+    "PALs, shared V": ({}, 114_947_131),
+    "PALs, shared V and attention": ({"attention": "shared"}, 110_806_951),
+    "PALs, shared V, SST alone": ({"tasks": ["sst"]}, 111_307_459),
+}
+
+
+@pytest.mark.parametrize("place", ["layer", "attention"])
+@pytest.mark.parametrize(
+    ("parallel", "printed"), REPORT_004_PARALLEL.values(), ids=REPORT_004_PARALLEL.keys()
+)
+def test_functions_beside_the_layers_count_as_report_004_s_table_2(
+    parallel: dict[str, Any], printed: int, place: str
+) -> None:
+    """All of the backbone is trained with them; its architecture (place) changes no count."""
+    counts = counted(backbone="trained", parallel={"hidden": 204, "place": place, **parallel})
+    assert counts.trainable == counts.total == printed
+
+
+def test_the_mixed_adaption_counts_as_it_is_described() -> None:
+    """Shared PALs of 204 in six layers, low-rank ones of 100 in the six above: not what Table 2 prints."""
+    upper = {**LOW_RANK, "hidden": 100, "start": 6}
+    mixed = counted(backbone="trained", parallel={"hidden": 204, "upper": upper})
+    assert mixed.trainable == mixed.total == 115_469_275
+
+
+def test_the_mixed_adaption_s_printed_count_follows_from_a_part_made_three_times() -> None:
+    """No configuration trains 124,748,995: with low-rank ones of 204, the PAL part would stand thrice.
+
+    Its terms are counts of configurations: one PAL part, and 18 low-rank functions of 204.
+    """
+    full = counted(backbone="trained").trainable
+    part = counted(parallel={"hidden": 204, "layers": list(range(6))}).parts["parallel"][0]
+    upper = counted(parallel={**LOW_RANK, "hidden": 204, "layers": list(range(6, 12))}).parts["parallel"][0]
+    pair, attention = 2 * 768 * 204 + 768 + 204, 3 * (204 * 204 + 204)
+    assert (part, upper) == (3 * pair + 18 * attention, 18 * pair)
+    assert full + 3 * part + upper == 124_748_995
+
+
+def test_the_command_prints_report_004_s_count(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["--set", "parallel.hidden=204", "--set", "backbone=trained"]
+    assert main(["params", "--model", "bert-base-uncased", *said]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["parallel", "5,459,508", "5,459,508"] in rows
+    assert ["all", "114,947,131", "114,947,131"] in rows
+
+
 SMALL_CASES: dict[str, dict[str, Any]] = {
     "probe": {},
     "separate pairs": {"pairs": {"encoding": "separate"}},
@@ -144,6 +195,16 @@ SMALL_CASES: dict[str, dict[str, Any]] = {
         "low_rank": toys.lora(
             sharing="per_task", tasks={"sst": {"rank": 2}, "sts": {"targets": ["ffn_in", "pooler", "heads"]}}
         )
+    },
+    "pal": {"parallel": {"hidden": 6, "heads": 3}},
+    "pal of one task, biases and lora": {
+        "parallel": {"hidden": 6, "heads": 3, "tasks": ["sst"], "projections": "per_layer"},
+        "biases": "trained",
+        "low_rank": toys.lora(),
+    },
+    "full with mixed pal": {
+        "backbone": "trained",
+        "parallel": {"hidden": 6, "heads": 3, "upper": {"form": "low_rank", "hidden": 5, "start": 1}},
     },
     "biases": {"biases": "trained"},
     "biases and lora": {"biases": "trained", "low_rank": toys.lora(targets=["all_linear"])},

@@ -197,7 +197,7 @@ def with_dropout(changes: Changes) -> Run:
 
 def without_adapters(changes: Changes) -> Changes:
     """The same training with the heads alone."""
-    places = ("low_rank", "biases", "backbone", "heads")
+    places = ("low_rank", "parallel", "biases", "backbone", "heads")
     return {name: value for name, value in changes.items() if name not in places}
 
 

@@ -6,6 +6,7 @@ Order, initial values and dropout masks of a run are the same alone, in a pack, 
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -84,3 +85,27 @@ def keep_factors(
     bits = mix32(rows ^ columns).view(torch.int16)
     kept = torch.empty(bits.shape, dtype=dtype, device=bits.device)
     return torch.ge(bits, threshold, out=kept).mul_(scale)
+
+
+def normal(rows: Tensor, purpose: str, columns: int, dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers (Box & Muller 1958), each a function of its row's key and its column.
+
+    Args:
+        rows: int32 [rows, 1], a key for each row.
+
+    Returns:
+        [rows, columns] of `dtype`, none beyond 6.
+    """
+    pairs = -(-columns // 2)
+    distance, angle = (
+        _uniform(mix32(rows ^ column_keys(f"{purpose}.{name}", pairs, str(rows.device))), dtype)
+        for name in ("distance", "angle")
+    )
+    distance = distance.log_().mul_(-2).sqrt_()
+    angle = angle.mul_(2 * math.pi)
+    return torch.cat([distance * angle.cos(), distance * angle.sin()], dim=1)[:, :columns]
+
+
+def _uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers between 0 and 1, of 23 bits: so many float32 holds exactly, the half added included."""
+    return (bits >> 9).to(dtype).add_(2**22 + 0.5).mul_(2.0**-23)

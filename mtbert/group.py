@@ -13,15 +13,17 @@ from mtbert.adapters.base import Admitted
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
+from mtbert.bregman import Averages
 from mtbert.configuration import PARTS
 from mtbert.data.tokenise import TokenisedData
 from mtbert.draws import generator
 from mtbert.dropout import step_key
 from mtbert.losses import per_example
-from mtbert.member import Member
+from mtbert.member import Member, penalty_of
 from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
-from mtbert.pack import Pack, TaskOutput
+from mtbert.pack import Pack, PackHooks, TaskOutput
 from mtbert.slots import State
+from mtbert.smart import Penalties, Smoothness
 from mtbert.surgery import Surgery
 from mtbert.techniques import GradientSurgery, HuqPervin, Uncertainty
 from mtbert.tokens import TokenBatch
@@ -37,13 +39,17 @@ class Group:
         self._trained: Backbone | None = None
         self._streams: dict[tuple[str, str, int], tuple[int, np.ndarray]] = {}
 
-    def admit(self, member: Member, state: State, optimizer: State) -> None:
-        """Take a member in; the others go on as they were."""
+    def admit(self, member: Member, state: State, optimizer: State, average: State) -> None:
+        """Take a member in; the others go on as they were.
+
+        Args:
+            average: the moving average of the state, for a run that has one.
+        """
         states = self._dissolve()
         self.members[member.run.run_id] = member
         if member.configuration.backbone == "trained":
             self._trained = self._trainable(member, state)
-        states[member.run.run_id] = (state, optimizer)
+        states[member.run.run_id] = (state, optimizer, average)
         self._build(states)
 
     def remove(self, run_id: str) -> None:
@@ -64,21 +70,38 @@ class Group:
                     parameter.copy_(state[f"backbone.{name}"])
         return trained.pack()
 
-    def _dissolve(self) -> dict[str, tuple[State, State]]:
-        return {run_id: (self.state_of(run_id), self.optimizers[run_id].state()) for run_id in self.members}
+    def _dissolve(self) -> dict[str, tuple[State, State, State]]:
+        return {
+            run_id: (self.state_of(run_id), self.optimizers[run_id].state(), self.average_of(run_id))
+            for run_id in self.members
+        }
 
-    def _build(self, states: dict[str, tuple[State, State]]) -> None:
+    def _build(self, states: dict[str, tuple[State, State, State]]) -> None:
         self.index = {run_id: at for at, run_id in enumerate(self.members)}
         admitted = [
             Admitted(self.index[run_id], member.configuration, tuple(member.tasks), states[run_id][0])
             for run_id, member in self.members.items()
         ]
         self.pack = Pack(self._trained or self.backbone, admitted, self.data.tasks, self.device)
+        averages = {self.index[run_id]: average for run_id, (_, _, average) in states.items()}
+        self.averages = Averages(self.pack, averages, self._averaged(states))
         self.optimizers = {}
         for run_id in self.members:
             at = self.index[run_id]
             self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
             self.optimizers[run_id].load(states[run_id][1])
+
+    def _averaged(self, states: dict[str, tuple[State, State, State]]) -> Backbone | None:
+        """The average of a trained backbone, where the run that trains it has one."""
+        for run_id, member in self.members.items():
+            smart = member.configuration.smart
+            if self._trained is not None and smart is not None and smart.bregman is not None:
+                return self._trainable(member, states[run_id][2]).requires_grad_(False)
+        return None
+
+    def average_of(self, run_id: str) -> State:
+        """The moving average of all that `state_of` gives; empty for a run that has none."""
+        return self.averages.state_of(self.index[run_id])
 
     def state_of(self, run_id: str) -> State:
         """All that a member trains, or added untrained, by name."""
@@ -100,18 +123,24 @@ class Group:
             if member.seconds_startup is None:
                 member.seconds_startup = time.perf_counter() - member.admitted_at
         dropouts = {self.index[run_id]: member.stage.dropout for run_id, member in members}
-        keys = {self.index[run_id]: step_key(member.run.seed, member.step) for run_id, member in members}
-        outputs = self.pack.forward(batch, dropouts, keys)
+        origins = {self.index[run_id]: (member.run.seed, member.step) for run_id, member in members}
+        hooks = PackHooks(self.pack, batch, dropouts, {at: step_key(*of) for at, of in origins.items()})
+        smoothness = Smoothness(self.pack, batch, dropouts, origins)
+        embedded = self.pack.backbone.embed(batch, hooks)
+        outputs = self.pack.outputs(smoothness.shifted(embedded), batch, hooks)
         losses = _mean_losses(outputs, labels)
+        penalties = (smoothness.penalties(embedded, outputs), self.averages.penalties(batch, outputs))
         for at, (_, member) in enumerate(members):
             for task, loss in losses[at].items():
                 member.add_loss(task, loss.detach())
+            losses[at] = penalised(member, at, losses[at], penalties)
         self._backward(losses)
         for run_id, member in members:
             tasks = [task for task, _ in member.plan.at(member.position)]
             factor = rate_factor(member.stage, member.position, member.plan.steps)
             self.optimizers[run_id].step(member.stage, factor, tasks)
             member.tokens += int(batch.lengths[batch.member == self.index[run_id]].sum())
+        self.averages.update()
         seconds = (time.perf_counter() - began) / len(members)
         for run_id, member in members:
             member.seconds["training"] += seconds
@@ -227,6 +256,20 @@ def group_key(member: Member, longest: int) -> tuple[str | int, ...]:
     surgery = isinstance(configuration.weighting, GradientSurgery)
     alone: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
     return (configuration.precision, max_length_of(member, longest), surgery, *alone)
+
+
+def penalised(
+    member: Member, at: int, losses: Mapping[str, Tensor], penalties: Sequence[Penalties]
+) -> dict[str, Tensor]:
+    """A member's losses by task, each with what is added to it; the member remembers what that is."""
+    found = dict(losses)
+    for task in losses:
+        added = [of[at, task] for of in penalties if (at, task) in of]
+        if added:
+            penalty = torch.stack(added).sum()
+            member.add_loss(penalty_of(task), penalty.detach())
+            found[task] = losses[task] + penalty
+    return found
 
 
 def _mean_losses(

@@ -111,7 +111,7 @@ class Member:
         return done == int(done) and int(done) % every == 0
 
     def add_loss(self, task: str, loss: Tensor) -> None:
-        """Remember a step's mean loss, on its device."""
+        """Remember a step's mean loss, or what was added to it (`penalty_of`), on its device."""
         known = self.losses.get(task)
         self.losses[task] = loss if known is None else known + loss
         self.loss_counts[task] = self.loss_counts.get(task, 0) + 1
@@ -119,12 +119,17 @@ class Member:
     def losses_finite(self) -> bool:
         return all(bool(torch.isfinite(loss)) for loss in self.losses.values())
 
-    def mean_losses(self) -> dict[str, float]:
-        """The mean training loss of each task since this was asked last."""
+    def mean_losses(self) -> dict[tuple[str, str], float]:
+        """The mean of each task's training loss since this was asked last, and of what SMART added to it.
+
+        By (task, metric).
+        """
+        metrics = {"training_loss": self.tasks, "smart_penalty": map(penalty_of, self.tasks)}
         means = {
-            task: float(self.losses[task]) / self.loss_counts[task]
-            for task in self.tasks
-            if task in self.losses
+            (task, metric): float(self.losses[name]) / self.loss_counts[name]
+            for metric, names in metrics.items()
+            for task, name in zip(self.tasks, names, strict=True)
+            if name in self.losses
         }
         self.losses, self.loss_counts = {}, {}
         return means
@@ -162,6 +167,11 @@ class Member:
         self.latest_losses = dict(latest)
         if facts["best"] is not None:
             self.best = Best(**facts["best"], state=best)
+
+
+def penalty_of(task: str) -> str:
+    """Under what name a member remembers what was added to a task's loss; no task has a dot in its name."""
+    return f"{task}.smart_penalty"
 
 
 def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> State:

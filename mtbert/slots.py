@@ -6,7 +6,7 @@ No operation here combines rows or weights of two slots, so that one run's NaN s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ class Stack:
     Attributes:
         values, gradients: [slots, elements].
         leaf: by name, [slots, *shape]: differentiable views of `values`, whose `.grad` views `gradients`;
-            views without a gradient within `detached`.
+            views without a gradient within `detached` and `replaced`.
         extents: by slot and name, the slot's own part and its key; a name may be missing from a slot.
     """
 
@@ -60,11 +60,15 @@ class Stack:
         for slot, state in enumerate(states):
             self.write(self.values[slot], slot, state)
 
-    @contextmanager
-    def detached(self) -> Iterator[None]:
+    def detached(self) -> AbstractContextManager[None]:
         """Within the block nothing that is computed with these weights gives them a gradient."""
+        return self.replaced(self.values)
+
+    @contextmanager
+    def replaced(self, values: Tensor) -> Iterator[None]:
+        """Within the block others, without a gradient, stand in these values' place. [slots, elements]"""
         kept = self.leaf
-        self.leaf = {name: value.detach() for name, value in kept.items()}
+        self.leaf = self._views(values)
         try:
             yield
         finally:

@@ -198,7 +198,7 @@ class PAL(PALForm):
 
 @dataclass(frozen=True)
 class Bregman:
-    """Bregman proximal point optimisation with momentum (Jiang et al. 2020, Eq. 5): μ and β."""
+    """Bregman proximal point optimisation with momentum (Jiang et al. 2020, section 3.2): μ and β."""
 
     weight: float = constrained(1.0, above=0)
     momentum: float = constrained(0.99, at_least=0, below=1)
@@ -206,16 +206,17 @@ class Bregman:
 
 @dataclass(frozen=True)
 class SMART:
-    """Smoothness-inducing adversarial regularisation of the embedded input (Jiang et al. 2020, Eq. 1–3).
+    """Smoothness-inducing adversarial regularisation of the embedded input (Jiang et al. 2020, section 3.1).
 
     Attributes:
         weight: λ, of the divergence between clean and perturbed output; `weights`: of a task its own.
         noise: σ, the standard deviation of the random start; report 004's α. `noises`: of a task its own.
         ascent_steps: 0 is report 004's partial form, noise alone.
-        step_size: η, along the gradient over its largest entry.
+        step_size: η, along the gradient: over each token's largest entry with clip, as it is with normalise.
         radius: ε of the ball, by each token's largest entry.
         projection: clip back into the ball, or scale to its surface (smart-pytorch, with radius 1).
-        perturb: both is the fault that report 004 names: the clean branch gets the noise too.
+        perturb: both is the fault that report 004 names: the clean branch, whose outputs the task's loss
+            is of, gets the noise too, so that dropout alone tells the branches apart.
         bregman: the proximal term, or none.
     """
 
@@ -234,6 +235,19 @@ class SMART:
         for name, usual in (("weights", self.weight), ("noises", self.noise)):
             own = {task: value for task, value in getattr(self, name).items() if value != usual}
             object.__setattr__(self, name, own)
+        if self.perturb == "both" and self.ascent_steps:
+            raise ConfigError(
+                ".ascent_steps: expected 0 with perturb: both, whose branches see one input and leave "
+                f"nothing to ascend, got {self.ascent_steps}"
+            )
+
+    def weight_of(self, task: str) -> float:
+        """λ of one task."""
+        return self.weights.get(task, self.weight)
+
+    def noise_of(self, task: str) -> float:
+        """σ of one task."""
+        return self.noises.get(task, self.noise)
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,13 @@ class TokenBatch:
     def select(self, members: Sequence[int]) -> tuple[TokenBatch, Tensor]:
         """The batch of these members alone, and the rows of this one that it kept. int64 [kept rows]
 
-        Rows past the last token are not kept: the result has exactly its tokens.
+        Its rows past its last token repeat that token, of its own last member.
         """
         chosen = np.isin(self.member, members)
+        if chosen.all():
+            return self, torch.arange(self.rows, device=self.ids.device)
         kept = np.flatnonzero(np.repeat(chosen, self.lengths))
+        kept = np.pad(kept, (0, rounded_rows(len(kept)) - len(kept)), mode="edge")
         rows = torch.from_numpy(kept).to(self.ids.device)
         batch = TokenBatch(
             self.ids[rows],

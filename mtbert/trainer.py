@@ -76,12 +76,13 @@ class Trainer:
         low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
         state = initial_state(run, backbone.config, member.tasks)
         optimizer: State = {}
+        average = state
         if checkpoint is not None:
-            state, optimizer = _restore(member, checkpoint, state)
+            state, optimizer, average = _restore(member, checkpoint, state)
         key = group_key(member, longest)
         if key not in self._groups:
             self._groups[key] = Group(backbone, self._data, max_length_of(member, longest), self._device)
-        self._groups[key].admit(member, state, optimizer)
+        self._groups[key].admit(member, state, optimizer, average)
         self._of_run[run.run_id] = self._groups[key]
 
     def remove(self, run_id: str) -> None:
@@ -94,6 +95,7 @@ class Trainer:
         group, member = self._of_run[run_id], self._member(run_id)
         tensors = {f"now.{name}": value for name, value in group.state_of(run_id).items()}
         tensors |= {f"adam.{name}": value for name, value in group.optimizers[run_id].state().items()}
+        tensors |= {f"average.{name}": value for name, value in group.average_of(run_id).items()}
         tensors |= {f"loss.{task}": loss for task, loss in member.losses.items()}
         tensors |= {f"latest.{task}": loss for task, loss in member.latest_losses.items()}
         if member.best is not None:
@@ -139,7 +141,7 @@ class Trainer:
         settings = member.configuration.evaluation
         whole = member.finished or settings.dev_limit is None
         found: list[Row] = [
-            ["train", task, "training_loss", loss] for task, loss in member.mean_losses().items()
+            ["train", task, metric, mean] for (task, metric), mean in member.mean_losses().items()
         ]
         weights = group.changing_weights(member.run.run_id)
         found += [["train", task, "loss_weight", weight] for task, weight in weights.items()]
@@ -259,7 +261,7 @@ class Trainer:
         run_id = member.run.run_id
         optimizer = group.optimizers[run_id].state()
         group.remove(run_id)
-        group.admit(member, best.state, optimizer)
+        group.admit(member, best.state, optimizer, best.state)
         dev = self._predict(group, member, "dev", None)
         on_dev = self._metrics(member, dev, "dev")
         summary = self._summary(on_dev)
@@ -303,17 +305,19 @@ def _costs(member: Member) -> dict[str, Any]:
     }
 
 
-def _restore(member: Member, checkpoint: bytes, initial: State) -> tuple[State, State]:
-    """Stand where the checkpoint stood; what is trained, and what its optimizer remembers."""
+def _restore(member: Member, checkpoint: bytes, initial: State) -> tuple[State, State, State]:
+    """Stand where the checkpoint stood; what is trained, what its optimizer remembers, and its average."""
     tensors, facts = unpack_tensors(checkpoint)
     if facts["run_id"] != member.run.run_id:
         raise CheckpointError(f"a checkpoint of run {facts['run_id']}, expected one of {member.run.run_id}")
-    parts: dict[str, State] = {"now": {}, "adam": {}, "loss": {}, "latest": {}, "best": {}}
+    parts: dict[str, State] = {"now": {}, "adam": {}, "average": {}, "loss": {}, "latest": {}, "best": {}}
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = value
-    missing = sorted(set(initial) - set(parts["now"]))
-    if missing:
-        raise CheckpointError(f"a checkpoint of run {member.run.run_id} that lacks {missing[0]!r}")
+    smart = member.configuration.smart
+    for part in ("now",) if smart is None or smart.bregman is None else ("now", "average"):
+        missing = sorted(set(initial) - set(parts[part]))
+        if missing:
+            raise CheckpointError(f"a checkpoint of run {member.run.run_id} that lacks '{part}.{missing[0]}'")
     member.restore(facts, parts["loss"], parts["latest"], parts["best"])
-    return parts["now"], parts["adam"]
+    return parts["now"], parts["adam"], parts["average"]

@@ -14,6 +14,7 @@ from transformers import BertTokenizerFast
 from mtbert.batches import Request, assemble, encode, sequence_lengths, take
 from mtbert.configuration import Pairs
 from mtbert.data.tokenise import SpecialTokens, TokenSplit
+from mtbert.tokens import rounded_rows
 from mtbert.weights import load_tokenizer
 from tests.mtbert import toys
 
@@ -197,8 +198,18 @@ def test_choosing_members_keeps_their_sequences_and_tokens_alone() -> None:
     batch = assemble(requests, toys.SPECIAL, 64)
     chosen, rows = batch.select([0, 2])
     assert chosen.member.tolist() == [0, 0, 2, 2]
-    assert chosen.tokens == chosen.rows == len(rows)
+    assert chosen.rows == len(rows) == rounded_rows(chosen.tokens)
     assert (chosen.ids == batch.ids[rows]).all()
+    assert (rows[chosen.tokens :] == rows[chosen.tokens - 1]).all()  # not a row of a member left out
     expected = assemble([requests[0], requests[2]], toys.SPECIAL, 64)
-    assert chosen.ids.tolist() == expected.ids[: expected.tokens].tolist()
+    assert chosen.ids[: chosen.tokens].tolist() == expected.ids[: expected.tokens].tolist()
     assert chosen.lengths.tolist() == expected.lengths.tolist()
+
+
+def test_choosing_all_members_changes_nothing() -> None:
+    data = toys.random_data()
+    requests = [Request(at, "sst", data.splits["sst", "train"], np.arange(3), Pairs()) for at in range(2)]
+    batch = assemble(requests, toys.SPECIAL, 64)
+    chosen, rows = batch.select([1, 0, 7])
+    assert chosen is batch
+    assert rows.tolist() == list(range(batch.rows))

@@ -99,6 +99,22 @@ RESUMED: dict[str, dict[str, Any]] = {
     },
     "full fine-tuning": {"backbone": "trained", "training": {"dropout": {"backbone": 0.1}}},
     "full with frozen lora layers": {"backbone": "trained", "low_rank": toys.lora(targets=["query"])},
+    "smart": {
+        "low_rank": toys.lora(dropout=0.1),
+        "smart": {"noise": 0.1, "ascent_steps": 2},
+        "training": {"dropout": {"backbone": 0.1}},
+    },
+    "smart with a proximal term": {
+        "low_rank": toys.lora(dropout=0.1),
+        "biases": "trained",
+        "smart": {"noise": 0.1, "bregman": {"momentum": 0.8}},
+        "training": {"dropout": {"backbone": 0.1}},
+    },
+    "full fine-tuning with a proximal term": {
+        "backbone": "trained",
+        "smart": {"noise": 0.1, "bregman": {"momentum": 0.8}},
+        "training": {"dropout": {"backbone": 0.1}},
+    },
     "subset of dev": {"low_rank": toys.lora(), "evaluation": {"dev_limit": 7, "every": 3}},
     "patience": {
         "evaluation": {"patience": 3, "every": 2},

@@ -215,6 +215,8 @@ def test_a_diverged_member_ends_and_its_pack_goes_on(backbone: Backbone, data: T
         ({"training": {"tasks": ["cola"]}}, "tasks"),
         ({"evaluation": {"keep": "cola"}}, "keep"),
         ({"weighting": {"weights": {"cola": 2}}}, "weights"),
+        ({"smart": {"weights": {"cola": 2}}}, "smart.weights"),
+        ({"smart": {"noises": {"cola": 2}}}, "smart.noises"),
         ({"low_rank": toys.lora(layers=[1, 7])}, "layers"),
         ({"low_rank": toys.lora(sharing="per_task", tasks={"cola": {"rank": 1}})}, "low_rank.tasks"),
     ],
@@ -243,6 +245,7 @@ def test_training_never_writes_to_the_frozen_backbone(data: TokenisedData) -> No
             [
                 {"low_rank": toys.lora(), "biases": "trained"},
                 {"backbone": "trained"},
+                {"backbone": "trained", "smart": {"bregman": {}}},
                 {"backbone": "trained", "low_rank": toys.lora(targets=["query"])},
             ]
         )

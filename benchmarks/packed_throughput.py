@@ -63,7 +63,7 @@ def member_steps(
     for seed in range(size):
         run = Run(configuration, seed, "random", "random")
         member = Member(run, data.tasks, {"sst": 4000})
-        group.admit(member, initial_state(run, backbone.config, member.tasks), {})
+        group.admit(member, initial_state(run, backbone.config, member.tasks))
     for _ in range(3):
         group.step()
     _wait(device)

@@ -93,7 +93,7 @@ class Bench:
         for seed, name in enumerate(names):
             run = self.run(TECHNIQUES[name], seed)
             member = Member(run, self.data.tasks, sizes)
-            group.admit(member, initial_state(run, self.base.config, member.tasks), {})
+            group.admit(member, initial_state(run, self.base.config, member.tasks))
         return group
 
 

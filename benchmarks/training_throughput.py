@@ -63,7 +63,7 @@ def ours(base: BaseModel, data: TokenisedData, configuration: Configuration) -> 
     run = Run(configuration, 0, data.fingerprint, base.fingerprint)
     sizes = {task: len(data.splits[task, "train"].ids) for task in data.tasks}
     member = Member(run, data.tasks, sizes)
-    group.admit(member, initial_state(run, base.config, member.tasks), {})
+    group.admit(member, initial_state(run, base.config, member.tasks))
 
     def step() -> float:
         group.step()

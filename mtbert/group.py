@@ -39,17 +39,20 @@ class Group:
         self._trained: Backbone | None = None
         self._streams: dict[tuple[str, str, int], tuple[int, np.ndarray]] = {}
 
-    def admit(self, member: Member, state: State, optimizer: State, average: State) -> None:
+    def admit(
+        self, member: Member, state: State, optimizer: State | None = None, average: State | None = None
+    ) -> None:
         """Take a member in; the others go on as they were.
 
         Args:
-            average: the moving average of the state, for a run that has one.
+            optimizer: what its optimizer remembers; nothing at a run's start.
+            average: the moving average of the state, for a run that has one; the state itself at its start.
         """
         states = self._dissolve()
         self.members[member.run.run_id] = member
         if member.configuration.backbone == "trained":
             self._trained = self._trainable(member, state)
-        states[member.run.run_id] = (state, optimizer, average)
+        states[member.run.run_id] = (state, optimizer or {}, state if average is None else average)
         self._build(states)
 
     def remove(self, run_id: str) -> None:

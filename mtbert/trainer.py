@@ -75,8 +75,8 @@ class Trainer:
         longest = backbone.config.max_position_embeddings
         low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
         state = initial_state(run, backbone.config, member.tasks)
-        optimizer: State = {}
-        average = state
+        optimizer: State | None = None
+        average: State | None = None
         if checkpoint is not None:
             state, optimizer, average = _restore(member, checkpoint, state)
         key = group_key(member, longest)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from smart_pytorch import sym_kl_loss
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from mtbert.losses import divergence
 from tests.mtbert import toys
+
+sym_kl_loss = pytest.importorskip("smart_pytorch").sym_kl_loss
 
 
 def random_outputs(task: str, examples: int = 7, seed: int = 0, scale: float = 2.0) -> Tensor:

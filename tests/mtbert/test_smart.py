@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import smart_pytorch
 import torch
 from torch import Tensor
 
@@ -24,6 +23,8 @@ from mtbert.tokens import TokenBatch
 from tests.mtbert import toys
 from tests.mtbert.adapters.contract import disturbed, packed
 from tests.mtbert.smart_steps import DROPOUT, STEP, Step, gradients, smart_run, step_of, task_batch
+
+smart_pytorch = pytest.importorskip("smart_pytorch")
 
 SMART_PYTORCH = {"projection": "normalise", "radius": 1.0, "step_size": 0.5, "noise": 1e-2}
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
-from smart_pytorch import sym_kl_loss
 from torch import Tensor
 from transformers import BertConfig as TheirConfig
 from transformers import BertModel
@@ -21,6 +20,8 @@ from mtbert.member import initial_state
 from mtbert.slots import State
 from mtbert.weights import published_name
 from tests.mtbert import toys
+
+sym_kl_loss = pytest.importorskip("smart_pytorch").sym_kl_loss
 
 
 def pattern(rows: Tensor, purpose: str, columns: int, dtype: torch.dtype) -> Tensor:  # noqa: ARG001

@@ -250,7 +250,7 @@ def joined(group: Group, run: Run, state: State | None = None) -> None:
     """Admit a run, whatever its key."""
     sizes = {task: len(group.data.splits[task, "train"].ids) for task in group.data.tasks}
     member = Member(run, group.data.tasks, sizes)
-    group.admit(member, initial_state(run, toys.SMALL, member.tasks) if state is None else state, {})
+    group.admit(member, initial_state(run, toys.SMALL, member.tasks) if state is None else state)
 
 
 def stepped_alone(run: Run, steps: int, data: TokenisedData, backbone: Backbone) -> State:

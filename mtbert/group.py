@@ -16,12 +16,12 @@ from mtbert.bert import Backbone
 from mtbert.data.tokenise import TokenisedData
 from mtbert.draws import generator
 from mtbert.dropout import step_key
+from mtbert.features import Features, FeatureStore, depends_on_example_alone
 from mtbert.losses import per_example
 from mtbert.member import Member
 from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
 from mtbert.pack import Pack, TaskOutput
 from mtbert.slots import State
-from mtbert.tokens import TokenBatch
 from mtbert.weighting import objective
 
 
@@ -92,13 +92,14 @@ class Group:
         """Advance every member by one step of its own."""
         began = time.perf_counter()
         members = list(self.members.items())
-        batch, labels = self._batch()
+        requests, labels = self._requests()
+        batch = assemble(requests, self.data.special, self.max_length, self.device)
         for _, member in members:
             if member.seconds_startup is None:
                 member.seconds_startup = time.perf_counter() - member.admitted_at
         dropouts = {self.index[run_id]: member.stage.dropout for run_id, member in members}
         keys = {self.index[run_id]: step_key(member.run.seed, member.step) for run_id, member in members}
-        outputs = self.pack.forward(batch, dropouts, keys)
+        outputs = self.pack.forward(batch, dropouts, keys, self.features(requests))
         self.pack.zero_gradients()
         losses = _mean_losses(outputs, labels)
         total = torch.zeros((), device=self.device)
@@ -106,7 +107,8 @@ class Group:
             for task, loss in losses[at].items():
                 member.add_loss(task, loss.detach())
             total = total + objective(member.configuration, losses[at])
-        total.backward()  # type: ignore[no-untyped-call]
+        if total.requires_grad:  # a head without parameters over a backbone that nothing alters has none
+            total.backward()  # type: ignore[no-untyped-call]
         for run_id, member in members:
             tasks = [task for task, _ in member.plan.at(member.position)]
             factor = rate_factor(member.stage, member.position, member.plan.steps)
@@ -119,7 +121,11 @@ class Group:
                 at = self.index[run_id]
                 self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
 
-    def _batch(self) -> tuple[TokenBatch, dict[tuple[int, str], Tensor]]:
+    def features(self, requests: Sequence[Request]) -> Features | None:  # noqa: ARG002
+        """What reaches the heads, where it is known without the backbone: not here."""
+        return None
+
+    def _requests(self) -> tuple[list[Request], dict[tuple[int, str], Tensor]]:
         """Every member's examples of its next step, and their labels by (member, task)."""
         requests: list[Request] = []
         labels = {}
@@ -130,7 +136,7 @@ class Group:
                 indices = self.examples(member, task, number)
                 requests.append(Request(at, task, split, indices, member.configuration.pairs))
                 labels[at, task] = torch.from_numpy(split.labels[indices]).to(self.device)
-        return assemble(requests, self.data.special, self.max_length, self.device), labels
+        return requests, labels
 
     def examples(self, member: Member, task: str, number: int) -> np.ndarray:
         """The examples of a task's batch: consecutive ones of a stream of shuffled passes. int64 [batch]"""
@@ -153,6 +159,25 @@ class Group:
         return known[1]
 
 
+class ProbeGroup(Group):
+    """Members whose heads read what depends on the example alone: it is computed once, and then stored."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: TokenisedData,
+        max_length: int,
+        device: str,
+        store: FeatureStore,
+    ) -> None:
+        super().__init__(backbone, data, max_length, device)
+        self._store = store
+
+    def features(self, requests: Sequence[Request]) -> Features:
+        read = {at: member.configuration.features for at, member in self.pack.admitted.items()}
+        return self._store.read(self.backbone, self.max_length, requests, read)
+
+
 def max_length_of(member: Member, longest: int) -> int:
     """A run's maximum length, at most the model's own."""
     wanted = member.configuration.max_length
@@ -162,8 +187,10 @@ def max_length_of(member: Member, longest: int) -> int:
 def group_key(member: Member, longest: int) -> tuple[str | int, ...]:
     """Runs with equal keys may share a pack; one that trains the backbone has a key of its own."""
     configuration = member.configuration
-    alone: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
-    return (configuration.precision, max_length_of(member, longest), *alone)
+    apart: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
+    if depends_on_example_alone(configuration):
+        apart = ("stored features",)
+    return (configuration.precision, max_length_of(member, longest), *apart)
 
 
 def _mean_losses(

@@ -43,10 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def params(arguments: argparse.Namespace) -> int:
     """Trainable and total parameters by part, from shapes alone."""
     from mtbert.counts import count
+    from mtbert.member import trained_tasks
     from mtbert.weights import published_sizes, read_config, resolve
 
     inputs, configuration = _experiment(arguments)
-    tasks = inputs.dataset().tasks
+    tasks = trained_tasks(configuration, inputs.dataset().tasks)
     config = published_sizes().get(inputs.model) or read_config(resolve(inputs.model))
     counts = count(configuration, config, tasks)
     print(f"{'':<10}{'trainable':>14}{'total':>14}")

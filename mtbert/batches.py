@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,19 @@ def sequence_lengths(split: TokenSplit, pairs: Pairs, max_length: int) -> np.nda
         joint = split.first.lengths + split.second.lengths + 2 + pairs.separator
         lengths = np.minimum(joint, max_length)
     return lengths
+
+
+def by_length(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Positions by ascending length, cut where a batch would pass so many tokens. int64 [batch] each"""
+    order = np.argsort(lengths, kind="stable")
+    begin = taken = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if end > begin and taken + length > tokens:
+            yield order[begin:end]
+            begin, taken = end, 0
+        taken += length
+    if begin < len(order):
+        yield order[begin:]
 
 
 def take(ragged: Ragged, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from mtbert.adapters.base import size
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.adapters.places import PLACES
 from mtbert.bert import BertConfig
-from mtbert.configuration import Configuration
+from mtbert.configuration import PARTS, Configuration, Part
+from mtbert.schema import ConfigError
 from mtbert.tasks import Task
 
 
@@ -53,3 +54,31 @@ def count(configuration: Configuration, config: BertConfig, tasks: Mapping[str, 
     if log_variances:
         parts["weighting"] = (log_variances, log_variances)
     return Counts(parts)
+
+
+def check_training(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> None:
+    """Every stage has something to train.
+
+    Args:
+        tasks: those that the run trains.
+
+    Raises:
+        ConfigError: a stage of heads without parameters over a backbone that nothing alters.
+    """
+    for at, stage in enumerate(configuration.stage_list()):
+        own = {name: task for name, task in tasks.items() if stage.tasks is None or name in stage.tasks}
+        moving = PARTS if stage.trains is None else stage.trains
+        found = count(configuration, config, own).parts
+        if not any(trainable for name, (trainable, _) in found.items() if _part(name) in moving):
+            where = f"stages[{at}]" if configuration.stages else "training"
+            kinds = ", ".join(f"{name} {configuration.heads.of_task(name).kind}" for name in own)
+            raise ConfigError(
+                f"configuration.{where}: nothing to train: expected parameters among {', '.join(moving)}, "
+                f"got none for the heads {kinds}; train an adapter, the biases or the backbone, or "
+                "a task with another head"
+            )
+
+
+def _part(name: str) -> Part:
+    """The part that something counted belongs to."""
+    return "heads" if name == "heads" else "backbone" if name == "backbone" else "adapters"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from mtbert.batches import Request, assemble, sequence_lengths
+from mtbert.batches import Request, assemble, by_length, sequence_lengths
 from mtbert.data.tokenise import TokenisedData, TokenSplit
 from mtbert.draws import generator
+from mtbert.features import Features
 from mtbert.losses import per_example, predicted
 from mtbert.pack import Pack
 from mtbert.tasks import Task
@@ -58,16 +59,21 @@ def predict(
     data: TokenisedData,
     max_length: int,
     device: str,
+    features: Callable[[Sequence[Request]], Features | None] = lambda _: None,
 ) -> Predictions:
-    """A member's predictions without dropout, in batches of sequences of like length."""
+    """A member's predictions without dropout, in batches of sequences of like length.
+
+    Args:
+        features: gives what reaches the heads, where the backbone need not run for it.
+    """
     configuration = pack.admitted[member].configuration
     values = np.empty(len(indices))
     losses = np.full(len(indices), np.nan)
     lengths = sequence_lengths(split, configuration.pairs, max_length)[indices]
-    for at in _batches(lengths):
+    for at in by_length(lengths, TOKENS_PER_BATCH):
         request = Request(member, task.name, split, indices[at], configuration.pairs)
         batch = assemble([request], data.special, max_length, device)
-        (result,) = pack.forward(batch, None, {})
+        (result,) = pack.forward(batch, None, {}, features([request]))
         labels = torch.from_numpy(split.labels[indices[at]]).to(device)
         values[at] = predicted(task, result.outputs).cpu().numpy()
         known = torch.isfinite(labels)
@@ -101,16 +107,3 @@ def rows(split: str, by_task: Mapping[str, Mapping[str, float | None]]) -> list[
     return [
         [split, task, metric, value] for task, values in by_task.items() for metric, value in values.items()
     ]
-
-
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions by ascending length, cut where a batch would pass the wanted number of tokens."""
-    order = np.argsort(lengths, kind="stable")
-    begin = tokens = 0
-    for end, length in enumerate(lengths[order]):
-        if end > begin and tokens + length > TOKENS_PER_BATCH:
-            yield order[begin:end]
-            begin, tokens = end, 0
-        tokens += int(length)
-    if begin < len(order):
-        yield order[begin:]

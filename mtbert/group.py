@@ -14,10 +14,11 @@ from mtbert.adapters.low_rank import trained_backbone
 from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
 from mtbert.bregman import Averages
-from mtbert.configuration import PARTS
+from mtbert.configuration import PARTS, Dropout
 from mtbert.data.tokenise import TokenisedData
 from mtbert.draws import generator
 from mtbert.dropout import step_key
+from mtbert.features import Features, FeatureStore, depends_on_example_alone
 from mtbert.losses import per_example
 from mtbert.member import Member, penalty_of
 from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
@@ -121,18 +122,15 @@ class Group:
         """Advance every member by one step of its own."""
         began = time.perf_counter()
         members = list(self.members.items())
-        batch, labels = self._batch()
+        requests, labels = self._requests()
+        batch = assemble(requests, self.data.special, self.max_length, self.device)
         for _, member in members:
             if member.seconds_startup is None:
                 member.seconds_startup = time.perf_counter() - member.admitted_at
         dropouts = {self.index[run_id]: member.stage.dropout for run_id, member in members}
         origins = {self.index[run_id]: (member.run.seed, member.step) for run_id, member in members}
-        hooks = PackHooks(self.pack, batch, dropouts, {at: step_key(*of) for at, of in origins.items()})
-        smoothness = Smoothness(self.pack, batch, dropouts, origins)
-        embedded = self.pack.backbone.embed(batch, hooks)
-        outputs = self.pack.outputs(smoothness.shifted(embedded), batch, hooks)
+        outputs, penalties = self._forward(requests, batch, dropouts, origins)
         losses = _mean_losses(outputs, labels)
-        penalties = (smoothness.penalties(embedded, outputs), self.averages.penalties(batch, outputs))
         for at, (_, member) in enumerate(members):
             for task, loss in losses[at].items():
                 member.add_loss(task, loss.detach())
@@ -150,6 +148,27 @@ class Group:
             if member.took_step() and member.stage.optimizer == "fresh":
                 at = self.index[run_id]
                 self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
+
+    def _forward(
+        self,
+        requests: Sequence[Request],
+        batch: TokenBatch,
+        dropouts: Mapping[int, Dropout],
+        origins: Mapping[int, tuple[int, int]],
+    ) -> tuple[list[TaskOutput], Sequence[Penalties]]:
+        """What the heads give in training, and what SMART and its averages add to the losses.
+
+        Args:
+            origins: each member's seed and step.
+        """
+        hooks = PackHooks(self.pack, batch, dropouts, {at: step_key(*of) for at, of in origins.items()})
+        stored = self.features(requests)
+        if stored is not None:
+            return self.pack.heads_over(stored, batch, hooks), ()
+        smoothness = Smoothness(self.pack, batch, dropouts, origins)
+        embedded = self.pack.backbone.embed(batch, hooks)
+        outputs = self.pack.outputs(smoothness.shifted(embedded), batch, hooks)
+        return outputs, (smoothness.penalties(embedded, outputs), self.averages.penalties(batch, outputs))
 
     def _backward(self, losses: Mapping[int, Losses]) -> None:
         """Give every member the gradient of what its weighting makes of its tasks' losses.
@@ -176,7 +195,9 @@ class Group:
                 (surgery.losses[number] for surgery in now.values()), start=torch.zeros_like(together)
             )
             last = number + 1 == passes  # nothing is zeroed after it: the others' gradients stay
-            (total + together if last else total).backward(retain_graph=not last)  # type: ignore[no-untyped-call]
+            total = total + together if last else total
+            if total.requires_grad:  # a head without parameters over a backbone that nothing alters has none
+                total.backward(retain_graph=not last)  # type: ignore[no-untyped-call]
             for at, surgery in now.items():
                 surgery.take(at)
         for surgery in apart.values():
@@ -210,7 +231,11 @@ class Group:
             weights = self._loss_weights(run_id)
         return {task: float(weights[task]) for task in member.reached_tasks if task in weights}
 
-    def _batch(self) -> tuple[TokenBatch, dict[tuple[int, str], Tensor]]:
+    def features(self, requests: Sequence[Request]) -> Features | None:  # noqa: ARG002
+        """What reaches the heads, where it is known without the backbone: not here."""
+        return None
+
+    def _requests(self) -> tuple[list[Request], dict[tuple[int, str], Tensor]]:
         """Every member's examples of its next step, and their labels by (member, task)."""
         requests: list[Request] = []
         labels = {}
@@ -221,7 +246,7 @@ class Group:
                 indices = self.examples(member, task, number)
                 requests.append(Request(at, task, split, indices, member.configuration.pairs))
                 labels[at, task] = torch.from_numpy(split.labels[indices]).to(self.device)
-        return assemble(requests, self.data.special, self.max_length, self.device), labels
+        return requests, labels
 
     def examples(self, member: Member, task: str, number: int) -> np.ndarray:
         """The examples of a task's batch: consecutive ones of a stream of shuffled passes. int64 [batch]"""
@@ -244,6 +269,25 @@ class Group:
         return known[1]
 
 
+class ProbeGroup(Group):
+    """Members whose heads read what depends on the example alone: it is computed once, and then stored."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: TokenisedData,
+        max_length: int,
+        device: str,
+        store: FeatureStore,
+    ) -> None:
+        super().__init__(backbone, data, max_length, device)
+        self._store = store
+
+    def features(self, requests: Sequence[Request]) -> Features:
+        read = {at: member.configuration.features for at, member in self.pack.admitted.items()}
+        return self._store.read(self.backbone, self.max_length, requests, read)
+
+
 def max_length_of(member: Member, longest: int) -> int:
     """A run's maximum length, at most the model's own."""
     wanted = member.configuration.max_length
@@ -257,8 +301,10 @@ def group_key(member: Member, longest: int) -> tuple[str | int, ...]:
     """
     configuration = member.configuration
     surgery = isinstance(configuration.weighting, GradientSurgery)
-    alone: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
-    return (configuration.precision, max_length_of(member, longest), surgery, *alone)
+    apart: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
+    if depends_on_example_alone(configuration):
+        apart = ("stored features",)
+    return (configuration.precision, max_length_of(member, longest), surgery, *apart)
 
 
 def penalised(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtbert import heads
 from mtbert.adapters.base import Admitted
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
 from mtbert.evaluation import Predictions, metrics, predict
+from mtbert.features import FeatureStore, depends_on_example_alone
+from mtbert.member import trained_tasks
 from mtbert.pack import Pack
 from mtbert.run import Run
 from mtbert.schema import ConfigError
@@ -42,8 +46,12 @@ class TrainedModel:
                 f"over {run.model}; name that model"
             )
         state, _ = unpack_tensors(weights)
-        trained = {name.split(".")[1] for name in state if name.startswith("heads.")}
-        self.tasks = {name: task for name, task in tasks.items() if name in trained}
+        hidden, configuration = base.config.hidden_size, run.configuration
+        self.tasks = {  # other data may declare tasks that the run did not know
+            name: task
+            for name, task in trained_tasks(configuration, tasks).items()
+            if all(tensor in state for tensor in heads.shapes(task, hidden, configuration))
+        }
         backbone = Backbone.from_arrays(base.config, base.arrays, run.configuration.precision, device)
         if run.configuration.backbone == "trained":
             backbone = backbone.trainable_copy().requires_grad_(False)
@@ -60,8 +68,13 @@ class TrainedModel:
         """Predictions on a whole split."""
         examples = data.splits[task, split]
         indices = np.arange(len(examples.ids))
-        of = self.tasks[task]
-        return predict(self._pack, 0, of, examples, indices, data, self._max_length, self._device)
+        of, length = self.tasks[task], self._max_length
+        configuration = self._pack.admitted[0].configuration
+        if not depends_on_example_alone(configuration):
+            return predict(self._pack, 0, of, examples, indices, data, length, self._device)
+        store = FeatureStore(data, self._device)  # as in training, so that not a bit differs
+        features = partial(store.read, self._pack.backbone, length, read={0: configuration.features})
+        return predict(self._pack, 0, of, examples, indices, data, length, self._device, features)
 
     def evaluate(self, data: TokenisedData, split: str) -> dict[str, dict[str, float | None]]:
         """The metrics of each task that the split has, with labels."""

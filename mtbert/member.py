@@ -47,8 +47,7 @@ class Member:
         self.configuration = run.configuration
         self.stages = self.configuration.stage_list()
         self.plans = [plan(stage, sizes, run.seed, at) for at, stage in enumerate(self.stages)]
-        trained = {task for each in self.plans for task in each.tasks}
-        self.tasks = {name: task for name, task in tasks.items() if name in trained}
+        self.tasks = trained_tasks(self.configuration, tasks)
         _check_names(self.configuration, self.tasks)
         self.total_steps = sum(each.steps for each in self.plans)
         self.stage_index = self.position = self.step = 0
@@ -172,6 +171,16 @@ class Member:
 def penalty_of(task: str) -> str:
     """Under what name a member remembers what was added to a task's loss; no task has a dot in its name."""
     return f"{task}.smart_penalty"
+
+
+def trained_tasks(configuration: Configuration, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Those of the data's tasks that some stage of a run trains, in their order."""
+    stages = configuration.stage_list()
+    return {
+        name: task
+        for name, task in tasks.items()
+        if any(stage.tasks is None or name in stage.tasks for stage in stages)
+    }
 
 
 def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> State:

@@ -80,8 +80,9 @@ def owned_by(member: int, pack: Pack, trained: Backbone | None) -> Iterator[Owne
     for bank in pack.banks:
         gradients = bank.stack.gradients
         for slot, owner in enumerate(bank.members):
-            if owner == member and gradients is not None:
-                name = next(iter(bank.stack.extents[slot].values())).key
+            own = bank.stack.extents[slot]
+            if owner == member and gradients is not None and own:
+                name = next(iter(own.values())).key
                 yield Owned(bank.part, bank.stack.values[slot], gradients[slot], bank, slot, name)
     if trained is not None:
         for name, parameter in trained.named_parameters():

@@ -11,15 +11,16 @@ from torch import Tensor
 from mtbert.adapters.base import Admitted, Bank, BranchBank, SiteBank, SlotLinear, master_type
 from mtbert.adapters.places import PLACES
 from mtbert.attention import AttentionView, Factors
-from mtbert.bert import Backbone, mean_pool
+from mtbert.bert import Backbone
 from mtbert.configuration import Dropout
 from mtbert.dropout import Rated, Rates, attention_factors, drop, token_keys
-from mtbert.heads import HeadBank, head_shape
+from mtbert.features import Features, sequence_vectors, side_by_side
+from mtbert.heads import HeadBank, vectors
 from mtbert.hooks import Hooks, Rows, Site
 from mtbert.linear import Linear
 from mtbert.slots import SlotView, State, Stretch
 from mtbert.tasks import Task
-from mtbert.techniques import Uncertainty
+from mtbert.techniques import Head, Uncertainty
 from mtbert.tokens import Span, TokenBatch
 from mtbert.weighting import LogVarianceBank
 
@@ -59,22 +60,22 @@ class Pack:
     def __init__(
         self, backbone: Backbone, admitted: Sequence[Admitted], tasks: Mapping[str, Task], device: str
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.tasks = backbone, tasks
         self.admitted = {member.index: member for member in admitted}
         config = backbone.config
-        heads: dict[tuple[str, int, bool], list[Admitted]] = {}
+        heads: dict[tuple[str, Head, int, bool], list[Admitted]] = {}
         for member in admitted:
             configuration = member.configuration
             for task in member.tasks:
-                width = head_shape(tasks[task], config.hidden_size, configuration)[1]
-                heads.setdefault((task, width, configuration.heads.trained), []).append(member)
+                head, number = configuration.heads.of_task(task), vectors(tasks[task], configuration.pairs)
+                heads.setdefault((task, head, number, configuration.heads.trained), []).append(member)
         self.adapters = [
             bank for place in PLACES.values() for bank in place.banks(admitted, backbone, tasks, device)
         ]
         dtype = master_type(admitted[0].configuration.precision)
         self.head_banks = [
             HeadBank(tasks[task], group, config.hidden_size, dtype, device)
-            for (task, _, _), group in heads.items()
+            for (task, *_), group in heads.items()
         ]
         uncertain = [member for member in admitted if isinstance(member.configuration.weighting, Uncertainty)]
         self._log_variances = [LogVarianceBank(uncertain, device)] if uncertain else []
@@ -111,20 +112,30 @@ class Pack:
         return {task: s for bank in self._log_variances for task, s in bank.of_member(member).items()}
 
     def forward(
-        self, batch: TokenBatch, dropouts: Mapping[int, Dropout] | None, keys: Mapping[int, int]
+        self,
+        batch: TokenBatch,
+        dropouts: Mapping[int, Dropout] | None,
+        keys: Mapping[int, int],
+        stored: Features | None = None,
     ) -> list[TaskOutput]:
         """The outputs of every (member, task) in the batch, a list entry for each head bank that has rows.
 
         Args:
             dropouts: each member's rates in training; None to drop nothing.
             keys: each member's 64 bits for the masks of this step.
+            stored: what reaches the heads, where the backbone need not run for it.
         """
         hooks = PackHooks(self, batch, dropouts, keys)
+        if stored is not None:
+            return self.heads_over(stored, batch, hooks)
         return self.outputs(self.backbone.embed(batch, hooks), batch, hooks)
 
     def outputs(self, embedded: Tensor, batch: TokenBatch, hooks: PackHooks) -> list[TaskOutput]:
         """`forward` from the embedded tokens on. [tokens, hidden]"""
-        features = self._features(embedded, batch, hooks)
+        return self.heads_over(self._features(embedded, batch, hooks), batch, hooks)
+
+    def heads_over(self, features: Features, batch: TokenBatch, hooks: PackHooks) -> list[TaskOutput]:
+        """What the heads give over what reaches them."""
         outputs = []
         for bank in self.head_banks:
             spans = [span for span in batch.spans if bank.slot_of(span.member, span.task) is not None]
@@ -132,43 +143,38 @@ class Pack:
                 outputs.append(self._head(bank, spans, features, hooks))
         return outputs
 
-    def _features(self, embedded: Tensor, batch: TokenBatch, hooks: PackHooks) -> dict[str, Tensor]:
-        """[sequences, hidden] by the kind of feature, each kind that some member wants."""
-        kinds = {self.admitted[int(member)].configuration.features for member in set(batch.member.tolist())}
-        if "mean" not in kinds:
-            first = self.backbone.encode(embedded, batch, hooks, "sequence")
-            found = {}
-        else:
-            hidden = self.backbone.encode(embedded, batch, hooks, "token")
-            first = hidden.index_select(0, batch.first_rows)
-            found = {"mean": mean_pool(hidden, batch)}
-        if "pooler" in kinds:
-            found["pooler"] = self.backbone.pool(first, hooks)
-        return {**found, "cls": first}
+    def _features(self, embedded: Tensor, batch: TokenBatch, hooks: PackHooks) -> Features:
+        of_member = {at: member.configuration for at, member in self.admitted.items()}
+        kinds = {of_member[int(member)].features for member in set(batch.member.tolist())}
+        found = sequence_vectors(self.backbone, embedded, batch, hooks, kinds)
+        features = {}
+        for span in batch.spans:
+            configuration = of_member[span.member]
+            number = vectors(self.tasks[span.task], configuration.pairs)
+            of_span = found[configuration.features][span.sequences]
+            features[span.member, span.task] = side_by_side(of_span, number)
+        return features
 
     def _head(
-        self, bank: HeadBank, spans: Sequence[Span], features: Mapping[str, Tensor], hooks: PackHooks
+        self, bank: HeadBank, spans: Sequence[Span], features: Features, hooks: PackHooks
     ) -> TaskOutput:
         parts, stretches, first_sequences, members = [], [], [], []
         begin = 0
         for span in spans:
-            configuration = self.admitted[span.member].configuration
-            vectors = features[configuration.features][span.sequences]
-            sequences = torch.arange(span.sequences.start, span.sequences.stop)
-            if bank.task.sentences == 2 and configuration.pairs.encoding == "separate":
-                half = len(vectors) // 2
-                vectors = torch.cat([vectors[:half], vectors[half:]], dim=1)
-                sequences = sequences[:half]
-            parts.append(vectors)
-            first_sequences.append(sequences)
-            stretches.append((span.member, span.task, begin, begin + len(vectors)))
-            members.append((span.member, begin, begin + len(vectors)))
-            begin += len(vectors)
+            of_span = features[span.member, span.task]
+            end = begin + len(of_span)
+            parts.append(of_span)
+            first_sequences.append(torch.arange(span.sequences.start, span.sequences.start + len(of_span)))
+            stretches.append((span.member, span.task, begin, end))
+            members.append((span.member, begin, end))
+            begin = end
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        rows = f"{bank.site} #{self.head_banks.index(bank)}"  # a task has several banks if widths differ
+        rows = f"{bank.site} #{self.head_banks.index(bank)}"  # a task has several banks if its heads differ
         hooks.lay_out(rows, stretches, torch.cat(first_sequences))
         x = hooks.drop_head_input(bank.site, x, rows)
-        outputs = bank.forward(x, hooks.view(bank, rows))
+        outputs = bank.forward(
+            x, hooks.view(bank, rows), lambda site, within: hooks.drop_head_input(site, within, rows)
+        )
         outputs = hooks.adapt_head(bank, x, outputs, rows)
         return TaskOutput(bank.task, outputs, members)
 
@@ -246,7 +252,7 @@ class PackHooks(Hooks):
         return drop(site, x, self._row_keys(rows), self._rates_of("backbone", rows))
 
     def drop_head_input(self, site: Site, x: Tensor, rows: Rows) -> Tensor:
-        """Dropout before a head. [examples, features]"""
+        """Dropout before a head, or within it. [examples, features]"""
         if self.dropouts is None:
             return x
         return drop(site, x, self._row_keys(rows), self._rates_of("heads", rows))

@@ -9,6 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch
 from mtbert.adapters import low_rank
 from mtbert.bert import Backbone
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
-from mtbert.counts import count
+from mtbert.counts import check_training, count
 from mtbert.data.tokenise import TokenisedData
 from mtbert.evaluation import Predictions, Row, metrics, predict, rows, subset
-from mtbert.group import Group, group_key, max_length_of
+from mtbert.features import FeatureStore, depends_on_example_alone
+from mtbert.group import Group, ProbeGroup, group_key, max_length_of
 from mtbert.member import Best, Member, initial_state
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
@@ -35,12 +37,18 @@ class Trainer:
     """Advances any number of runs over shared data and shared frozen backbones."""
 
     def __init__(
-        self, backbones: Callable[[str], Backbone], data: TokenisedData, device: str = "cpu"
+        self,
+        backbones: Callable[[str], Backbone],
+        data: TokenisedData,
+        device: str = "cpu",
+        folder: Path | None = None,
     ) -> None:
         """
         Args:
             backbones: gives the frozen backbone in a precision; asked once for each.
             device: as torch names it.
+            folder: where processes of this machine that train over the same base model and data share what
+                the frozen backbone gives; None keeps it in this process.
         """
         # gradients of stacked slots are views with gaps between them, which is meant
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")
@@ -48,6 +56,7 @@ class Trainer:
         self._known_backbones: dict[str, Backbone] = {}
         self._groups: dict[tuple[str | int, ...], Group] = {}
         self._of_run: dict[str, Group] = {}
+        self._store = FeatureStore(data, device, folder)
         self._sizes = {task: len(data.splits[task, "train"].ids) for task in data.tasks}
 
     @property
@@ -74,6 +83,7 @@ class Trainer:
         backbone = self._known_backbones[precision]
         longest = backbone.config.max_position_embeddings
         low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
+        check_training(run.configuration, backbone.config, member.tasks)
         state = initial_state(run, backbone.config, member.tasks)
         optimizer: State | None = None
         average: State | None = None
@@ -81,7 +91,12 @@ class Trainer:
             state, optimizer, average = _restore(member, checkpoint, state)
         key = group_key(member, longest)
         if key not in self._groups:
-            self._groups[key] = Group(backbone, self._data, max_length_of(member, longest), self._device)
+            length = max_length_of(member, longest)
+            self._groups[key] = (
+                ProbeGroup(backbone, self._data, length, self._device, self._store)
+                if depends_on_example_alone(member.configuration)
+                else Group(backbone, self._data, length, self._device)
+            )
         self._groups[key].admit(member, state, optimizer, average)
         self._of_run[run.run_id] = self._groups[key]
 
@@ -175,6 +190,7 @@ class Trainer:
                 self._data,
                 group.max_length,
                 self._device,
+                group.features,
             )
         return predictions
 

@@ -94,7 +94,8 @@ class Drive:
             assignments.ask(self._keeper.examples.remote(self._material.data, self._material.examples()))
         if assignments.failure is not None:
             return Outcome(2, assignments.failure)
-        parcel = self._material.parcel("cuda" if self._needs.gpus else "cpu")
+        device = "cuda" if self._needs.gpus else "cpu"
+        parcel = self._material.parcel(device) | {"folder": str(self._session.shared)}
         before = checksum(parcel["weights"])
         shared = ray.put(parcel)
         outcome = self._rounds(shared)

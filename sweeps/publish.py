@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,9 +125,12 @@ class LoadedMaterial:
 
     def count(self, configuration: Configuration) -> Counts:
         """The parameters that the configuration trains, and has; refuses what this model cannot be."""
-        from mtbert.counts import count
+        from mtbert.counts import check_training, count
+        from mtbert.member import trained_tasks
 
-        return count(configuration, self._base.config, self._dataset.tasks)
+        tasks = trained_tasks(configuration, self._dataset.tasks)
+        check_training(configuration, self._base.config, tasks)
+        return count(configuration, self._base.config, tasks)
 
     def workload(self, configuration: Configuration) -> Workload:
         """How much a run of this configuration has to compute."""
@@ -185,7 +189,11 @@ class LoadedMaterial:
 
 
 def make_trainer(parcel: dict[str, Any]) -> Trainer:
-    """A worker's trainer over the parcel's arrays, which stay where they are mapped."""
+    """A worker's trainer over the parcel's arrays, which stay where they are mapped.
+
+    Args:
+        parcel: a material's, and `folder`: on the driver's machine, for files that its workers share.
+    """
     import torch
 
     from mtbert.bert import Backbone
@@ -203,7 +211,12 @@ def make_trainer(parcel: dict[str, Any]) -> Trainer:
         return made[precision]
 
     data = TokenisedData.from_arrays(parcel["description"], parcel["tokens"])
-    return RealTrainer(backbone, data, device)
+    return RealTrainer(backbone, data, device, shared_folder(parcel["folder"]))
+
+
+def shared_folder(folder: str) -> Path | None:
+    """The sweep's folder, on the machine that has it: the driver's; elsewhere processes share nothing."""
+    return Path(folder) if os.access(folder, os.W_OK) else None
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:

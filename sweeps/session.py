@@ -52,11 +52,16 @@ class Session:
     Attributes:
         own: whether it was started here, and ends here.
         folder: for Tune's few files; removed at the end.
+        shared: within it, for what the workers on this machine share.
     """
 
     address: str
     own: bool
     folder: Path
+
+    @property
+    def shared(self) -> Path:
+        return self.folder / "shared"
 
     def machines(self) -> list[Machine]:
         """What the living nodes offer; of a Ray of our own, what is free on this machine."""
@@ -136,6 +141,7 @@ def session(address: str | None) -> Iterator[Session]:
         os.environ.pop("RAY_ADDRESS", None)
     folder = Path(tempfile.mkdtemp(prefix="mtbert-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
     try:
+        (folder / "shared").mkdir()
         with _interrupts_wait():
             _connect(address, folder)
         yield Session(address or "local", own, folder)

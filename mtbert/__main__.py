@@ -4,6 +4,8 @@ python -m mtbert params --model bert-base-uncased --set low_rank.rank=8
 python -m mtbert train CONFIG.yaml --results results
 python -m mtbert evaluate RUN --results results
 python -m mtbert predict RUN --results results --text "A fine film ."
+python -m mtbert merge average sst=RUN para=RUN sts=RUN --results results
+python -m mtbert pretrain --model bert-base-uncased --data hub --out FOLDER
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mtbert.commands import merge, pretrain
+from mtbert.commands.common import BAD_INPUT, INTERRUPTED, given_inputs, say_ending, say_metrics
 from mtbert.configuration import Configuration, parse, with_values
-from mtbert.inputs import Inputs, parse_inputs, parse_limit, read_file
+from mtbert.inputs import Inputs, parse_inputs, read_file
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 
 if TYPE_CHECKING:
     from mtbert.inference import TrainedModel
-
-BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +87,7 @@ def train(arguments: argparse.Namespace) -> int:
         writer.compact()
         ended = writer.refresh().runs[run.run_id].ended
     assert ended is not None
-    return _say_ending(run, ended, arguments.results)
+    return say_ending(run, ended, arguments.results)
 
 
 def _advance(writer: Any, run: Run, attempt: int, base: Any, data: Any, device: str) -> None:
@@ -119,17 +121,6 @@ def _advance(writer: Any, run: Run, attempt: int, base: Any, data: Any, device: 
             writer.checkpoint(run.run_id, attempt, step, blob)
 
 
-def _say_ending(run: Run, ended: dict[str, Any], results: str) -> int:
-    print(f"\nrun {run.run_id} {ended['status']} at step {ended['step']}, kept step {ended['kept_step']}")
-    _print_metrics({"score": ended["score"], **ended["metrics"]})
-    if ended["status"] != "completed":
-        return FAILED
-    print(f"\nresults in {results}; next:")
-    print(f"  python -m mtbert predict {run.run_id} --results {results} --text 'A fine film .'")
-    print(f"  python -m analysis runs {results}")
-    return 0
-
-
 def evaluate(arguments: argparse.Namespace) -> int:
     """The metrics of a trained run on a split."""
     from mtbert.data.tokenise import tokenise
@@ -147,7 +138,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     print(f"run {run.run_id} on {arguments.split}")
     for task, values in found.items():
-        _print_metrics({f"{task}.{metric}": value for metric, value in values.items()})
+        say_metrics({f"{task}.{metric}": value for metric, value in values.items()})
     return 0
 
 
@@ -218,7 +209,7 @@ def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, 
         raise ConfigError(f"run {arguments.run!r}: expected the id of one run in {arguments.results}; {hint}")
     record = runs[found[0]].run
     run = Run.from_json(record)
-    inputs = parse_inputs({**record.get("inputs", {}), **_given_inputs(arguments)})
+    inputs = parse_inputs({**record.get("inputs", {}), **given_inputs(arguments)})
     path = weights_path(arguments.results, run.run_id)
     if not path.is_file():
         raise ConfigError(f"run {run.run_id} ({runs[found[0]].status}): no weights at {path}")
@@ -238,20 +229,7 @@ def _experiment(arguments: argparse.Namespace) -> tuple[Inputs, Configuration]:
         import yaml
 
         values[name] = yaml.safe_load(text)
-    return parse_inputs({**inputs, **_given_inputs(arguments)}), parse(with_values(configuration, values))
-
-
-def _given_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {name: getattr(arguments, name, None) for name in ("model", "data", "holdout", "cfimdb")}
-    limit = getattr(arguments, "limit", None)
-    if limit is not None:
-        given["limit"] = parse_limit(limit)
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _print_metrics(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        print(f"  {name:<16} {'undefined' if value is None else f'{value:.4f}'}")
+    return parse_inputs({**inputs, **given_inputs(arguments)}), parse(with_values(configuration, values))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -302,6 +280,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--out", default=".", help="folder of the prediction files")
             added.add_argument("--text", help="a sentence to answer about instead")
             added.add_argument("--second", help="a second sentence, for the tasks of pairs")
+    merge.add_arguments(add("merge", merge.merge))
+    pretrain.add_arguments(add("pretrain", pretrain.pretrain))
     return parser
 
 

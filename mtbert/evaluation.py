@@ -15,7 +15,7 @@ from mtbert.draws import generator
 from mtbert.features import Features
 from mtbert.losses import per_example, predicted
 from mtbert.pack import Pack
-from mtbert.tasks import Task
+from mtbert.tasks import Task, score, unscaled
 
 TOKENS_PER_BATCH = 4096
 Row = list[Any]
@@ -107,3 +107,28 @@ def rows(split: str, by_task: Mapping[str, Mapping[str, float | None]]) -> list[
     return [
         [split, task, metric, value] for task, values in by_task.items() for metric, value in values.items()
     ]
+
+
+def summarised(
+    tasks: Mapping[str, Task], by_task: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """Score and unscaled mean over all tasks of the data; null where a task was not evaluated."""
+    values = {name: by_task[name][task.metric] if name in by_task else None for name, task in tasks.items()}
+    return {"score": score(tasks, values), "unscaled": unscaled(tasks, values)}
+
+
+def columns_of(by_task: Mapping[str, Predictions], data: TokenisedData, split: str) -> dict[str, list[Any]]:
+    """Predictions as the columns of a table: task, example_id, prediction and label."""
+    found: dict[str, list[Any]] = {"task": [], "example_id": [], "prediction": [], "label": []}
+    for task, of in by_task.items():
+        examples = data.splits[task, split]
+        found["task"] += [task] * len(of.indices)
+        found["example_id"] += [examples.ids[index] for index in of.indices]
+        found["prediction"] += of.values.tolist()
+        found["label"] += examples.labels[of.indices].astype(float).tolist()
+    return found
+
+
+def all_finite(by_task: Mapping[str, Predictions]) -> bool:
+    """Whether all predictions and losses are numbers."""
+    return all(np.isfinite(of.values).all() and np.isfinite(of.losses).all() for of in by_task.values())

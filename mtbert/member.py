@@ -45,6 +45,10 @@ class Member:
     def __init__(self, run: Run, tasks: Mapping[str, Task], sizes: Mapping[str, int]) -> None:
         self.run = run
         self.configuration = run.configuration
+        if self.configuration.merge is not None:
+            raise ConfigError(
+                "configuration.merge: a merged model has no steps to train; python -m mtbert merge makes it"
+            )
         self.stages = self.configuration.stage_list()
         self.plans = [plan(stage, sizes, run.seed, at) for at, stage in enumerate(self.stages)]
         self.tasks = trained_tasks(self.configuration, tasks)

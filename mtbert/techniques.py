@@ -354,11 +354,36 @@ class Heads:
 class Merge:
     """A model put together from trained ones, one for each task, without a step of its own (report 002).
 
-    `parents`: task → run_id. `kind`: an ensemble keeps each task's own adapter; an average is
-    W + Σ λ·s·B·A over the parents' products, λ being `weights` (null: one over their number);
-    orthogonal is the plain sum of Orthogonal parents' products.
+    `parents`: task → config_id where all parents have the merged run's seed, so that a merge over several
+    seeds is one configuration; task → run_id where their seeds differ. `kind`: an ensemble keeps each
+    task's own adapter; an average is W + Σ λ·s·B·A over the parents' products (McMahan et al. 2017; report
+    002, Eq. 6), λ being `weights`, or one over their number; orthogonal is the plain sum of Orthogonal
+    parents' products (Po et al. 2023), unless weighted.
     """
 
     kind: Literal["ensemble", "average", "orthogonal"] = "ensemble"
     parents: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, float] = constrained({}, at_least=0)
+
+    def __post_init__(self) -> None:
+        if not self.parents:
+            raise ConfigError(".parents: expected a trained run for each task, got none")
+        if not self.weights:
+            return
+        if self.kind == "ensemble":
+            raise ConfigError(".weights: an ensemble keeps each task's adapter as it is and weighs none")
+        if set(self.weights) != set(self.parents):
+            raise ConfigError(
+                f".weights: expected one for each of {', '.join(sorted(self.parents))}, or none at all; "
+                f"got {', '.join(sorted(self.weights))}"
+            )
+        if all(weight == self._usual for weight in self.weights.values()):
+            object.__setattr__(self, "weights", {})
+
+    @property
+    def _usual(self) -> float:
+        return 1 / len(self.parents) if self.kind == "average" else 1.0
+
+    def weight_of(self, task: str) -> float:
+        """The factor λ of the product of a task's parent."""
+        return self.weights.get(task, self._usual)

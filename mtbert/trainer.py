@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mtbert.adapters import low_rank
@@ -20,14 +19,23 @@ from mtbert.bert import Backbone
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
 from mtbert.counts import check_training, count
 from mtbert.data.tokenise import TokenisedData
-from mtbert.evaluation import Predictions, Row, metrics, predict, rows, subset
+from mtbert.evaluation import (
+    Predictions,
+    Row,
+    all_finite,
+    columns_of,
+    metrics,
+    predict,
+    rows,
+    subset,
+    summarised,
+)
 from mtbert.features import FeatureStore, depends_on_example_alone
 from mtbert.group import Group, ProbeGroup, group_key, max_length_of
 from mtbert.member import Best, Member, initial_state
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from mtbert.slots import State
-from mtbert.tasks import score, unscaled
 
 Event = Evaluated | Ended | Returned
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
@@ -167,11 +175,11 @@ class Trainer:
                 task: of.subset(subset(self._data.splits[task, "dev"], f"dev.{task}", settings.dev_limit))
                 for task, of in dev.items()
             }
-        if not all(np.isfinite(of.values).all() and np.isfinite(of.losses).all() for of in dev.values()):
+        if not all_finite(dev):
             return {}, False
         train = self._predict(group, member, "train", settings.train_limit) if settings.train_limit else {}
         on_dev, on_train = self._metrics(member, dev, "dev"), self._metrics(member, train, "train")
-        summary = self._summary(on_dev)
+        summary = summarised(self._data.tasks, on_dev)
         found += rows("dev", on_dev) + rows("train", on_train) + rows("dev", {"": summary})
         self._keep(group, member, self._metrics(member, compared, "dev"), dev if whole else {}, found)
         record = {"step": member.step, "epoch": member.epoch, "rows": found, "score": summary["score"]}
@@ -202,15 +210,6 @@ class Trainer:
             for task, of in found.items()
         }
 
-    def _summary(self, on_dev: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
-        """Score and unscaled mean over all tasks of the data; null where a task was not evaluated."""
-        values = {
-            name: on_dev[name][task.metric] if name in on_dev else None
-            for name, task in self._data.tasks.items()
-        }
-        tasks = self._data.tasks
-        return {"score": score(tasks, values), "unscaled": unscaled(tasks, values)}
-
     def _keep(
         self,
         group: Group,
@@ -221,7 +220,7 @@ class Trainer:
     ) -> None:
         """Keep this step's weights if they are the best so far, or the last where that is asked for."""
         keep = member.configuration.evaluation.keep
-        summary = self._summary(compared)
+        summary = summarised(self._data.tasks, compared)
         value = summary.get(keep)
         if keep in member.tasks:
             value = compared.get(keep, {}).get(member.tasks[keep].metric)
@@ -231,20 +230,10 @@ class Trainer:
         nothing_to_compare = best is not None and best.value is None and value is None
         if not better and not nothing_to_compare:  # as with keep: last, which compares nothing
             return
-        columns = self._columns(whole) if whole else {}
+        columns = columns_of(whole, self._data, "dev") if whole else {}
         state = {name: tensor.cpu() for name, tensor in group.state_of(member.run.run_id).items()}
         dev_rows = [row for row in found if row[0] == "dev"]
         member.best = Best(member.step, value, state, columns, dev_rows, summary["score"])
-
-    def _columns(self, found: dict[str, Predictions]) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {"task": [], "example_id": [], "prediction": [], "label": []}
-        for task, of in found.items():
-            split = self._data.splits[task, "dev"]
-            columns["task"] += [task] * len(of.indices)
-            columns["example_id"] += [split.ids[index] for index in of.indices]
-            columns["prediction"] += of.values.tolist()
-            columns["label"] += split.labels[of.indices].astype(float).tolist()
-        return columns
 
     def _end(self, group: Group, member: Member, status: str) -> Ended:
         """Close the run's book; the kept weights are evaluated on all of dev where they were not."""
@@ -263,10 +252,7 @@ class Trainer:
             "total": counts.total,
             **_costs(member),
             "seconds_startup": member.seconds_startup,
-            "peak_memory": peak_memory(self._device),
-            "device": device_name(self._device),
-            "host": platform.node(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            **surroundings(self._device),
         }
         weights = b"" if best is None else pack_tensors(best.state, {"run": member.run.as_json()})
         self.remove(member.run.run_id)
@@ -280,10 +266,11 @@ class Trainer:
         group.admit(member, best.state, optimizer, best.state)
         dev = self._predict(group, member, "dev", None)
         on_dev = self._metrics(member, dev, "dev")
-        summary = self._summary(on_dev)
+        summary = summarised(self._data.tasks, on_dev)
         member.seconds["evaluation"] += time.perf_counter() - began
         found = rows("dev", on_dev) + rows("dev", {"": summary})
-        return Best(best.step, best.value, best.state, self._columns(dev), found, summary["score"])
+        columns = columns_of(dev, self._data, "dev")
+        return Best(best.step, best.value, best.state, columns, found, summary["score"])
 
 
 def failed(run: Run, error: BaseException, kind: str) -> Ended:
@@ -299,6 +286,16 @@ def failed(run: Run, error: BaseException, kind: str) -> Ended:
         "host": platform.node(),
     }
     return Ended(run.run_id, record)
+
+
+def surroundings(device: str) -> dict[str, Any]:
+    """Where and with what a run ended, as its record says it."""
+    return {
+        "peak_memory": peak_memory(device),
+        "device": device_name(device),
+        "host": platform.node(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
 
 
 def peak_memory(device: str) -> int:

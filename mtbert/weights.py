@@ -13,6 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from mtbert.bert import BertConfig
 
@@ -143,6 +144,21 @@ def read_config(folder: Path) -> BertConfig:
 
 def read_arrays(folder: Path, config: BertConfig) -> dict[str, np.ndarray]:
     """The folder's tensors as float32 arrays by this project's names, every shape checked."""
+    found = read_tensors(folder)
+    arrays = {}
+    for name, shape in config.shapes().items():
+        published = published_name(name)
+        if published not in found:
+            raise ModelError(f"{folder}: lacks the tensor {published!r} (of {len(found)} found)")
+        given = tuple(found[published].shape)
+        if given != shape:
+            raise ModelError(f"{folder}: {published!r} has shape {given}, expected {shape}")
+        arrays[name] = found[published].float().contiguous().numpy()
+    return arrays
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All of the folder's tensors by `canonical_name`."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
@@ -155,7 +171,7 @@ def read_arrays(folder: Path, config: BertConfig) -> dict[str, np.ndarray]:
                 f".save_pretrained('{folder}-safetensors')\" and copy the tokenizer files"
             )
         raise ModelError(f"{folder}: holds no *.safetensors")
-    found: dict[str, Any] = {}
+    found: dict[str, Tensor] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
@@ -163,16 +179,7 @@ def read_arrays(folder: Path, config: BertConfig) -> dict[str, np.ndarray]:
                     found[canonical_name(name)] = tensors.get_tensor(name)
         except (SafetensorError, ValueError, OSError) as error:
             raise ModelError(f"{file}: not a whole safetensors file: {error}") from None
-    arrays = {}
-    for name, shape in config.shapes().items():
-        published = published_name(name)
-        if published not in found:
-            raise ModelError(f"{folder}: lacks the tensor {published!r} (of {len(found)} found)")
-        given = tuple(found[published].shape)
-        if given != shape:
-            raise ModelError(f"{folder}: {published!r} has shape {given}, expected {shape}")
-        arrays[name] = found[published].float().contiguous().numpy()
-    return arrays
+    return found
 
 
 def published_name(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mtbert.adapters import factors, orthogonal
 from mtbert.adapters.base import Admitted, Shapes, SiteBank, master_type, size
 from mtbert.adapters.dora import DoRABank
-from mtbert.adapters.factors import sites, variants
+from mtbert.adapters.factors import SHARED, sites, variants
 from mtbert.adapters.lora import LoRABank
 from mtbert.adapters.orthogonal import OrthogonalBank
 from mtbert.bert import Backbone, BertConfig
@@ -88,12 +88,15 @@ def banks(
 def _by_head(
     group: Sequence[Admitted], config: BertConfig, tasks: Mapping[str, Task]
 ) -> list[tuple[str, list[Admitted]]]:
-    """The members by task and by the shape of their head for it."""
+    """The members by each task at whose head they have an adapter, and by the shape of that head."""
     found: dict[tuple[str, tuple[int, int]], list[Admitted]] = {}
-    for task in tasks:
-        for member in group:
-            shape = head_shape(tasks[task], config.hidden_size, member.configuration)
-            found.setdefault((task, shape), []).append(member)
+    for member in group:
+        assert member.configuration.low_rank is not None
+        for variant, low_rank in variants(member.configuration.low_rank, member.tasks).items():
+            for task in member.tasks if variant == SHARED else (variant,):
+                if "heads" in low_rank.targets:
+                    shape = head_shape(tasks[task], config.hidden_size, member.configuration)
+                    found.setdefault((task, shape), []).append(member)
     return [(task, alike) for (task, _), alike in found.items()]
 
 

@@ -159,7 +159,7 @@ def test_resuming_a_probe_is_bit_identical(backbone32: Backbone, data: Tokenised
         ({"backbone": "trained"}, False),
         ({"parallel": {}}, False),
         ({"smart": {}}, False),
-        ({"merge": {}}, False),
+        ({"merge": {"parents": {"sst": "a-0"}}}, False),
     ],
 )
 def test_only_plain_probes_without_dropout_below_the_heads_read_stored_features(

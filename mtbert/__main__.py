@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mtbert.commands import merge, pretrain
 from mtbert.commands.common import BAD_INPUT, INTERRUPTED, given_inputs, say_ending, say_metrics
 from mtbert.configuration import Configuration, parse, with_values
-from mtbert.inputs import Inputs, parse_inputs, read_file
+from mtbert.inputs import Inputs, parse_assignments, parse_inputs, read_file
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 
@@ -221,15 +221,8 @@ def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, 
 def _experiment(arguments: argparse.Namespace) -> tuple[Inputs, Configuration]:
     """The file's inputs and configuration with what the flags change."""
     inputs, configuration = ({}, {}) if arguments.config is None else read_file(arguments.config)
-    values = {}
-    for assignment in arguments.set:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: expected field=value, got {assignment!r}")
-        import yaml
-
-        values[name] = yaml.safe_load(text)
-    return parse_inputs({**inputs, **given_inputs(arguments)}), parse(with_values(configuration, values))
+    changed = parse(with_values(configuration, parse_assignments(arguments.set)))
+    return parse_inputs({**inputs, **given_inputs(arguments)}), changed
 
 
 class _Parser(argparse.ArgumentParser):

@@ -226,8 +226,9 @@ class PackHooks(Hooks):
     def adapt_head(self, head: HeadBank, x: Tensor, y: Tensor, rows: Rows) -> Tensor:
         """What adapters make of a head's output; each of their slots sees its own member's head."""
         for bank in self.pack.by_site.get(head.site, ()):
-            own = head.layers([bank.members[slot] for slot in self.view(bank, rows).slots])
-            y = self._adapt_by(bank, head.site, x.to(y.dtype), y, own, rows)
+            adapted = [bank.members[slot] for slot in self.view(bank, rows).slots]
+            if adapted:  # a head of another kind than linear has no layer to adapt
+                y = self._adapt_by(bank, head.site, x.to(y.dtype), y, head.layers(adapted), rows)
         return y
 
     def _adapt_by(

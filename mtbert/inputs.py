@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,3 +90,23 @@ def parse_limit(text: str) -> dict[str, int]:
             raise ConfigError(f"--limit: expected a number or task=number,…, got {text!r}")
         limits[task.strip() or ALL_TASKS] = int(number)
     return limits
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """`low_rank.rank=4` as a value by dotted field, read as YAML reads it.
+
+    Raises:
+        ConfigError: no such assignment.
+    """
+    import yaml
+
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected field=value, got {text!r}")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set: expected {name}=value as YAML has it, got {text!r}") from None
+    return values

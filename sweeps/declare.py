@@ -1,4 +1,4 @@
-"""A declared sweep: axes over a base configuration, replicated over seeds, as a list of runs."""
+"""Declared sweeps: axes over a base configuration, or named configurations, as a list of runs over seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtbert.configuration import parse, with_values
+from mtbert.configuration import Configuration, parse, with_values
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
 
@@ -37,12 +37,7 @@ class Grid:
     objective: str = "score"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]{1,100}", self.name):
-            raise ConfigError(
-                f"name: expected 1 to 100 letters, digits, dots, dashes or underscores, got {self.name!r}"
-            )
-        if self.seeds < 1:
-            raise ConfigError(f"seeds: expected a count of at least 1, got {self.seeds!r}")
+        _check(self.name, self.seeds)
         for axis, values in self.axes.items():
             if not values:
                 raise ConfigError(f"{axis}: expected at least one value, got none")
@@ -63,12 +58,7 @@ class Grid:
             ConfigError: a point whose configuration cannot be.
         """
         configurations = [(point, parse(with_values(self.base, point))) for point in self.points()]
-        declared: dict[str, DeclaredRun] = {}
-        for seed in range(self.seeds):
-            for point, configuration in configurations:
-                run = Run(configuration, seed, data, model)
-                declared.setdefault(run.run_id, DeclaredRun(run, point))
-        return list(declared.values())
+        return _over_seeds(configurations, self.seeds, data, model)
 
     def as_json(self) -> dict[str, Any]:
         """What the ledger keeps of the declaration; the same declaration gives the same record."""
@@ -80,3 +70,61 @@ class Grid:
             "base": plain(parse(self.base)),
             "seeds": self.seeds,
         }
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Named configurations that need not have anything in common, each with the seeds 0 to seeds - 1."""
+
+    name: str
+    configurations: Mapping[str, Configuration]
+    seeds: int
+    objective: str = "score"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.seeds)
+        if not self.configurations:
+            raise ConfigError(f"{self.name}: expected at least one configuration, got none")
+
+    def points(self) -> list[dict[str, Any]]:
+        """The names in order."""
+        return [{"row": name} for name in self.configurations]
+
+    def runs(self, data: str, model: str) -> list[DeclaredRun]:
+        """As a grid's; of names with one configuration the first stands for all."""
+        pairs = list(zip(self.points(), self.configurations.values(), strict=True))
+        return _over_seeds(pairs, self.seeds, data, model)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a grid's."""
+        return {
+            "sweep": self.name,
+            "kind": "list",
+            "axes": {"row": list(self.configurations)},
+            "objective": self.objective,
+            "base": {},
+            "seeds": self.seeds,
+        }
+
+
+Sweep = Grid | RunList
+
+
+def _check(name: str, seeds: int) -> None:
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise ConfigError(
+            f"name: expected 1 to 100 letters, digits, dots, dashes or underscores, got {name!r}"
+        )
+    if seeds < 1:
+        raise ConfigError(f"seeds: expected a count of at least 1, got {seeds!r}")
+
+
+def _over_seeds(
+    configurations: Sequence[tuple[Mapping[str, Any], Configuration]], seeds: int, data: str, model: str
+) -> list[DeclaredRun]:
+    declared: dict[str, DeclaredRun] = {}
+    for seed in range(seeds):
+        for point, configuration in configurations:
+            run = Run(configuration, seed, data, model)
+            declared.setdefault(run.run_id, DeclaredRun(run, point))
+    return list(declared.values())

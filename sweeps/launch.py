@@ -27,7 +27,7 @@ from mtbert.run import Run
 from mtbert.schedules import total_steps
 from mtbert.schema import ConfigError
 from mtbert.weights import ModelError
-from sweeps.declare import DeclaredRun, Grid
+from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
 from sweeps.placement import Machine, Needs, Placement, PlacementError, place
 from sweeps.plan import Outlook, grid_targets, outlook
@@ -74,7 +74,7 @@ class Launch:
         ConfigError, StoreError: a run that cannot be, a results folder that cannot be read.
     """
 
-    def __init__(self, sweep: Grid, material: Material, settings: Settings, console: Console) -> None:
+    def __init__(self, sweep: Sweep, material: Material, settings: Settings, console: Console) -> None:
         self.sweep, self.material, self.settings, self.console = sweep, material, settings, console
         self.declared: dict[str, DeclaredRun] = {
             each.run.run_id: each for each in sweep.runs(material.data, material.model)
@@ -184,14 +184,23 @@ class Launch:
         shown = self._show()
         return outcome.code or shown
 
-    def _show(self) -> int:
-        """The ranked table, where the results are, and what to type next; FAILED where runs failed."""
-        self.state = self._reader.refresh()
-        results, name = shlex.quote(self.settings.results), shlex.quote(self.sweep.name)
+    def answer(self) -> tuple[list[str], list[str]]:
+        """What the sweep came to, and what to type next: lines, or whole tables."""
         ended = any(self.state.runs[run_id].final for run_id in self.declared if run_id in self.state.runs)
         ranking = ranked(self.state, self.sweep.name) if ended else []
-        if ranking:
-            self.say(as_text(ranking_table(ranking)).rstrip())
+        shown = [as_text(ranking_table(ranking)).rstrip()] if ranking else []
+        results, name = shlex.quote(self.settings.results), shlex.quote(self.sweep.name)
+        following = [f"python -m analysis best {results} --sweep {name}"]
+        if ranking and ranking[0].run_ids:
+            following.append(f"python -m mtbert evaluate {ranking[0].run_ids[0]} --results {results}")
+        return shown, following
+
+    def _show(self) -> int:
+        """The answer, where the results are, and what to type next; FAILED where runs failed."""
+        self.state = self._reader.refresh()
+        found, following = self.answer()
+        for text in found:
+            self.say(text)
         failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
         for run_id in failed:
             error = (self.state.runs[run_id].ended or {}).get("error") or {}
@@ -199,10 +208,10 @@ class Launch:
             self.say(f"failed: {self.labels[run_id]} ({run_id}): {''.join(message)}")
         if failed:
             self.say(f"{len(failed)} of {len(self.declared)} runs failed; try them again with --retry-failed")
-        self.say(f"Results: {Layout.of(self.settings.results).results.resolve()}")
-        self.say(f"Next:    python -m analysis best {results} --sweep {name}")
-        if ranking and ranking[0].run_ids:
-            self.say(f"         python -m mtbert evaluate {ranking[0].run_ids[0]} --results {results}")
+        if following:
+            self.say(f"Results: {Layout.of(self.settings.results).results.resolve()}")
+        for at, command in enumerate(following):
+            self.say(f"{'         ' if at else 'Next:    '}{command}")
         return FAILED if failed else ENDED
 
     def _settle(self) -> None:

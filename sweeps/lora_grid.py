@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 if __name__ == "__main__":  # the packages are found from any folder, installed or not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -20,10 +20,11 @@ if __name__ == "__main__":  # the packages are found from any folder, installed 
 from rich.console import Console
 
 from mtbert.configuration import parse, with_values
-from mtbert.inputs import Inputs, parse_inputs, parse_limit, read_file
+from mtbert.inputs import Inputs, parse_inputs, read_file
 from mtbert.schema import ConfigError
 from sweeps.declare import Grid
-from sweeps.launch import Launch, Settings, reported
+from sweeps.flags import PRECISIONS, Parser, add_carrying_out, add_inputs, given_inputs, positive, settings
+from sweeps.launch import Launch, reported
 from sweeps.publish import LoadedMaterial
 
 STEPS = 400
@@ -52,28 +53,16 @@ def _run(args: argparse.Namespace, command: str, console: Console) -> int:
     }
     inputs, base = experiment(args)
     sweep = Grid(name=args.name, base=base, axes=axes, seeds=args.seeds)
-    settings = Settings(
-        results=args.results,
-        command=command,
-        max_concurrent=args.max_concurrent,
-        gpus_per_run=args.gpus_per_run,
-        address=args.address,
-        pack=args.pack,
-        retry_failed=args.retry_failed,
-        dry_run=args.dry_run,
-    )
+    chosen = settings(args, command)
     sweep.runs("", "")  # what cannot be is told before the data is read
-    return Launch(sweep, LoadedMaterial(inputs), settings, console).run()
+    return Launch(sweep, LoadedMaterial(inputs), chosen, console).run()
 
 
 def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
     """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
     from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
     parse(base)
-    names = ("model", "data", "holdout", "cfimdb")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.limit is not None:
-        given["limit"] = parse_limit(args.limit)
+    given = given_inputs(args, ("model", "data", "holdout", "cfimdb"))
     return parse_inputs({**from_file, **given}), with_flags(base, args)
 
 
@@ -109,25 +98,17 @@ def numbers(text: str, flag: str, kind: Callable[[str], Any], at_least: float) -
     return tuple(dict.fromkeys(found))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a wrong flag as every other wrong input is told."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="lora_grid.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # or --rank would be taken for --ranks
-    )
+def _parser() -> Parser:
+    parser = Parser("lora_grid.py", __doc__)
     add = parser.add_argument
     add("--name", default="lora-grid", help="of the sweep (%(default)s)")
-    add("--model", help="demo, a folder, or a name on the hub (demo)")
-    add("--data", help="demo, hub, a folder of CS 224N files, or a YAML of tasks (demo)")
-    add("--results", default="results", help="the folder of the results (%(default)s)")
+    add_inputs(parser)
+    add(
+        "--cfimdb",
+        choices=("leave", "task", "join"),
+        default="leave",
+        help="what to do with CFIMDB, if there",
+    )
     add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
     add("--ranks", default=RANKS, help="LoRA ranks, separated by commas (%(default)s)")
     add("--alphas", default=ALPHAS, help="LoRA alphas, separated by commas (%(default)s)")
@@ -137,30 +118,10 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="how many seeds each configuration is trained with (%(default)s)",
     )
-    add("--steps", type=_positive, help=f"of each run ({STEPS}, or as in --config)")
-    add("--precision", choices=("float32", "bfloat16", "float64"), help="(float32, or as in --config)")
-    add("--limit", help="training examples of each task: a count, or sst=500,para=2000")
-    add("--holdout", type=float, help="share of train that nothing trains or selects on")
-    add(
-        "--cfimdb",
-        choices=("leave", "task", "join"),
-        default="leave",
-        help="what to do with CFIMDB, if there",
-    )
-    add("--max-concurrent", type=int, help="runs at once, at most")
-    add("--gpus-per-run", type=float, help="a fraction of a GPU, or 0 for the CPU (1 where there are GPUs)")
-    add("--pack", type=int, default=1, help="runs per process (%(default)s)")
-    add("--address", help="host:port of a running Ray, or local to start one")
-    add("--retry-failed", action="store_true", help="try failed runs again")
-    add("--dry-run", action="store_true", help="list the runs and estimate the time, start nothing")
+    add("--steps", type=positive, help=f"of each run ({STEPS}, or as in --config)")
+    add("--precision", choices=PRECISIONS, help="(float32, or as in --config)")
+    add_carrying_out(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from analysis.store.state import RunState, State
+from mtbert.run import Run
 
 LOSSES_ALLOWED = 3
 """A run that is lost so often at one step, by drivers that lived to say so, has failed."""
@@ -40,9 +41,11 @@ class Outlook:
         return not (self.open or self.alone or self.elsewhere or self.in_flight)
 
 
-def grid_targets(steps: Mapping[str, int]) -> dict[str, int]:
-    """The step wanted of each run: a grid wants every run at its end, which `steps` names."""
-    return dict(steps)
+class Growth(NamedTuple):
+    """Runs that a sweep wants from now on: by id, and what the ledger is to be told of each."""
+
+    runs: Mapping[str, Run]
+    points: list[dict[str, Any]]
 
 
 def outlook(

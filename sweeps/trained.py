@@ -49,7 +49,7 @@ class TableMaterial(LoadedMaterial):
         self, kind: MergeKind, parents: Mapping[str, tuple[Run, bytes]], weights: Any, device: str
     ) -> tuple[Run, Ended]:
         """The model merged from the runs of these tasks and their weights, and how it ended."""
-        from mtbert.merging import evaluate_merged, merged  # type: ignore[import-not-found]
+        from mtbert.merging import evaluate_merged, merged
 
         found = merged(kind, parents, self._dataset.tasks, self._base.config, weights or None)
         return found.run, evaluate_merged(found, self._base, self.tokens, device)

@@ -12,6 +12,7 @@ from mtbert.records import Ended, Evaluated
 from mtbert.run import Run
 from sweeps.declare import Grid
 from sweeps.keeper import Failure, Keeper
+from sweeps.plan import Growth
 from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
 
@@ -95,12 +96,13 @@ class Desk:
             "results": self.folder,
             "driver": "driver",
             "keeper": Handle(self.keeper),
-            "sweep": "grid",
+            "sweep": {"sweep": "grid"},
             "runs": self.runs,
             "targets": dict.fromkeys(self.ids[:4], 4),
             "slots": 2,
             "pack": 1,
             "retried": (),
+            "more": lambda *_: Growth({}, []),
             "heard": self.hear,
         }
         return Assignments(**given | changes)

@@ -18,7 +18,7 @@ from mtbert.configuration import PARTS, Dropout
 from mtbert.data.tokenise import TokenisedData
 from mtbert.draws import generator
 from mtbert.dropout import step_key
-from mtbert.features import Features, FeatureStore, depends_on_example_alone
+from mtbert.features import Features
 from mtbert.losses import per_example
 from mtbert.member import Member, penalty_of
 from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
@@ -267,44 +267,6 @@ class Group:
             known = (stamp, draw.permutation(size))
             self._streams[key] = known
         return known[1]
-
-
-class ProbeGroup(Group):
-    """Members whose heads read what depends on the example alone: it is computed once, and then stored."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        data: TokenisedData,
-        max_length: int,
-        device: str,
-        store: FeatureStore,
-    ) -> None:
-        super().__init__(backbone, data, max_length, device)
-        self._store = store
-
-    def features(self, requests: Sequence[Request]) -> Features:
-        read = {at: member.configuration.features for at, member in self.pack.admitted.items()}
-        return self._store.read(self.backbone, self.max_length, requests, read)
-
-
-def max_length_of(member: Member, longest: int) -> int:
-    """A run's maximum length, at most the model's own."""
-    wanted = member.configuration.max_length
-    return longest if wanted is None else min(wanted, longest)
-
-
-def group_key(member: Member, longest: int) -> tuple[str | int, ...]:
-    """Runs with equal keys may share a pack; one that trains the backbone has a key of its own.
-
-    Any could share one with gradient surgery, but each of its several backward passes is over the whole pack.
-    """
-    configuration = member.configuration
-    surgery = isinstance(configuration.weighting, GradientSurgery)
-    apart: Sequence[str] = (member.run.run_id,) if configuration.backbone == "trained" else ()
-    if depends_on_example_alone(configuration):
-        apart = ("stored features",)
-    return (configuration.precision, max_length_of(member, longest), surgery, *apart)
 
 
 def penalised(

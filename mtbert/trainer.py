@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from mtbert.evaluation import (
     subset,
     summarised,
 )
-from mtbert.features import FeatureStore, depends_on_example_alone
-from mtbert.group import Group, ProbeGroup, group_key, max_length_of
+from mtbert.features import FeatureStore
+from mtbert.group import Group
+from mtbert.grouping import group_key, new_group
 from mtbert.member import Best, Member, initial_state
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
@@ -62,7 +63,7 @@ class Trainer:
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")
         self._backbones, self._data, self._device = backbones, data, device
         self._known_backbones: dict[str, Backbone] = {}
-        self._groups: dict[tuple[str | int, ...], Group] = {}
+        self._groups: dict[Hashable, Group] = {}
         self._of_run: dict[str, Group] = {}
         self._store = FeatureStore(data, device, folder)
         self._sizes = {task: len(data.splits[task, "train"].ids) for task in data.tasks}
@@ -89,7 +90,6 @@ class Trainer:
         if precision not in self._known_backbones:
             self._known_backbones[precision] = self._backbones(precision)
         backbone = self._known_backbones[precision]
-        longest = backbone.config.max_position_embeddings
         low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
         check_training(run.configuration, backbone.config, member.tasks)
         state = initial_state(run, backbone.config, member.tasks)
@@ -97,14 +97,9 @@ class Trainer:
         average: State | None = None
         if checkpoint is not None:
             state, optimizer, average = _restore(member, checkpoint, state)
-        key = group_key(member, longest)
+        key = group_key(member)
         if key not in self._groups:
-            length = max_length_of(member, longest)
-            self._groups[key] = (
-                ProbeGroup(backbone, self._data, length, self._device, self._store)
-                if depends_on_example_alone(member.configuration)
-                else Group(backbone, self._data, length, self._device)
-            )
+            self._groups[key] = new_group(member, backbone, self._data, self._device, self._store)
         self._groups[key].admit(member, state, optimizer, average)
         self._of_run[run.run_id] = self._groups[key]
 

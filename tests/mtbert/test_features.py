@@ -62,8 +62,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def ordinary(backbone: Backbone, data: TokenisedData) -> dict[str, list[toys.Event]]:
     """The probes' events with the backbone run in every step."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("trainer", "group"):
-            patch.setattr(f"mtbert.{module}.depends_on_example_alone", lambda _: False)
+        patch.setattr("mtbert.grouping.depends_on_example_alone", lambda _: False)
         return {run.run_id: toys.train_alone(data, backbone, run) for run in probes()}
 
 

@@ -23,16 +23,20 @@ if __name__ == "__main__":  # the packages are found from any folder, installed 
 import yaml
 from rich.console import Console
 
-from mtbert.schema import ConfigError
+from mtbert.configuration import parse
+from mtbert.schema import ConfigError, build
 from sweeps.declare import Search
-from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, settings
+from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, positive, settings
 from sweeps.launch import reported
 from sweeps.publish import LoadedMaterial
+from sweeps.rungs import Rungs
 from sweeps.search import SearchLaunch
 from sweeps.space import Space, parse_space
 from sweeps.study import SAMPLERS, Sampler
 
 RUNS, TOP_K, SEEDS_AT_END = 24, 3, 3
+EVALUATIONS = 4
+"""Of a run without --config, the first of them being the first rung."""
 RATE: Mapping[str, Any] = {"low": 3e-4, "high": 1e-2, "log": True, "role": "nuisance"}
 SPACE: Mapping[str, Any] = {
     "low_rank.kind": {"choices": ["lora", "dora", "orthogonal", "none"]},
@@ -80,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, command: str, console: Console) -> int:
     inputs, base = experiment(args)
+    if args.config is None:
+        base["evaluation"]["every"] = max(1, base["training"]["steps"] // EVALUATIONS)
     search = Search(
         name=args.name,
         base=base,
@@ -87,11 +93,27 @@ def _run(args: argparse.Namespace, command: str, console: Console) -> int:
         budget=args.runs,
         hours=args.hours,
         sampler=Sampler(args.sampler, args.sampler_seed),
+        rungs=rungs_of(args, base),
         top_k=args.top_k,
         seeds_at_end=args.seeds_at_end,
     )
     chosen = settings(args, command)
     return SearchLaunch(search, LoadedMaterial(inputs), chosen, console).run()
+
+
+def rungs_of(args: argparse.Namespace, base: Mapping[str, Any]) -> Rungs | None:
+    """Where runs are stopped; the first of the rungs is the first evaluation unless --grace says more.
+
+    Raises:
+        ConfigError: a count that cannot be, or evaluations that are not counted in steps.
+    """
+    if args.rule == "none":
+        return None
+    evaluation = parse(base).evaluation
+    grace = args.grace or evaluation.every
+    if grace is None:
+        raise ConfigError("--rule: rungs need evaluations: give evaluation.every steps, or --rule none")
+    return build(Rungs, {"grace": grace, "reduction": args.reduction, "rule": args.rule}, "rungs")
 
 
 def space_of(path: str | None) -> Space:
@@ -125,6 +147,9 @@ def _parser() -> Parser:
     add("--hours", type=float, help="after which the search ends; the same command goes on")
     add("--sampler", choices=SAMPLERS, default="tpe", help="of Optuna's (%(default)s)")
     add("--sampler-seed", type=int, default=0, help="(%(default)s)")
+    add("--rule", choices=("halving", "median", "none"), default="halving", help="of stopping (%(default)s)")
+    add("--grace", type=positive, help="steps of each point at least (as many as before an evaluation)")
+    add("--reduction", type=int, default=3, help="one of so many goes on from a rung (%(default)s)")
     add("--top-k", type=int, default=TOP_K, help="how many of the best get more seeds (%(default)s)")
     add("--seeds-at-end", type=int, default=SEEDS_AT_END, help="and how many (%(default)s)")
     add_carrying_out(parser)

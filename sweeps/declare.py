@@ -12,6 +12,7 @@ from mtbert.configuration import Configuration, parse, with_values
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
 from sweeps.points import configuration_at
+from sweeps.rungs import Rungs
 from sweeps.space import Point, Space, spoken
 from sweeps.study import Sampler
 
@@ -122,6 +123,7 @@ class Search:
     Attributes:
         base: a configuration as plain data: what is fixed.
         start: points that are tried first.
+        rungs: where points are stopped that are not among the best; None trains each to its end.
         budget: how many points are tried, with seed 0.
         hours: after which the search ends, counted from each start of its command.
         top_k: of the best, how many are trained with the seeds 0 to seeds_at_end - 1 when all else ended.
@@ -134,6 +136,7 @@ class Search:
     hours: float | None = None
     sampler: Sampler = field(default_factory=Sampler)
     start: Sequence[Point] = ()
+    rungs: Rungs | None = None
     top_k: int = 3
     seeds_at_end: int = 3
     objective: str = "score"
@@ -145,6 +148,11 @@ class Search:
                 raise ConfigError(f"{name}: expected a count of at least 1, got {count!r}")
         if self.hours is not None and not self.hours > 0:
             raise ConfigError(f"hours: expected a number above 0, got {self.hours!r}")
+        if self.rungs is not None:
+            evaluation = parse(self.base).evaluation
+            self.rungs.check(evaluation.every, evaluation.unit)
+            if self.objective != "score":
+                raise ConfigError(f"objective: expected score where there are rungs, got {self.objective!r}")
 
     def run(self, point: Point, seed: int, data: str, model: str) -> DeclaredRun:
         """The run of a point.
@@ -168,6 +176,7 @@ class Search:
             "objective": self.objective,
             "base": plain(parse(self.base)),
             "sampler": plain(self.sampler, defaults=True),
+            "rungs": plain(self.rungs, defaults=True),
             "budget": self.budget,
             "top_k": self.top_k,
             "seeds": self.seeds_at_end,

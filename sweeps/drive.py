@@ -21,7 +21,7 @@ from analysis.store.state import State
 from mtbert.run import Run
 from sweeps.keeper import start_keeper
 from sweeps.placement import Needs, Placement
-from sweeps.plan import Growth, Reason, mark
+from sweeps.plan import Aims, Growth, Reason, mark
 from sweeps.progress import Progress
 from sweeps.publish import Material, checksum
 from sweeps.searcher import Assignments, LedgerSearcher, last_line
@@ -49,7 +49,8 @@ class Work:
     Attributes:
         sweep: the declaration's record for the ledger, `points` its runs'.
         runs: by id, in the order in which they are wanted.
-        targets: the step wanted of each; they grow with `more`.
+        targets: the length of each; they grow with `more`.
+        aims: the step wanted of each, as the ledger stands.
         more: asked for runs beside these when all are given out.
         deadline: the monotonic clock's time at which nothing more is trained.
         retried: failed runs that are to be tried again.
@@ -60,6 +61,7 @@ class Work:
     points: list[dict[str, Any]]
     runs: Mapping[str, Run]
     targets: Mapping[str, int]
+    aims: Callable[[State], Aims]
     retried: Sequence[str]
     pack: int
     more: Callable[[State, int], Growth]
@@ -87,7 +89,7 @@ class Drive:
             keeper=self._keeper,
             sweep=self._sweep,
             runs=work.runs,
-            targets=work.targets,
+            aims=work.aims,
             slots=placement.slots,
             pack=work.pack,
             retried=work.retried,
@@ -126,11 +128,11 @@ class Drive:
             assignments.book()
             if assignments.failure is not None:
                 return Outcome(2, assignments.failure)
-            state = assignments.state()
             self._look()
             if self._over:
                 return self._finish(OUT_OF_TIME)
-            if assignments.ahead(state).finished:
+            state, view = assignments.ahead()
+            if view.finished and assignments.failure is None:
                 return self._finish(0)
             stalled = stalled + 1 if mark(state, list(self._work.targets)) == before else 0
             if stalled >= ROUNDS_ALLOWED:

@@ -29,7 +29,7 @@ from mtbert.weights import ModelError
 from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
 from sweeps.placement import Machine, Needs, Placement, PlacementError, place
-from sweeps.plan import Growth, Outlook, outlook
+from sweeps.plan import Aims, Growth, Outlook, outlook
 from sweeps.publish import Material
 from sweeps.session import SessionError, running_ray, session
 from sweeps.settings import Settings
@@ -90,6 +90,10 @@ class Launch:
         """The runs that are known to be wanted from the start."""
         return self.sweep.runs(self.material.data, self.material.model)
 
+    def aims(self, state: State) -> Aims:  # noqa: ARG002 - a search looks at it
+        """The step wanted of each run by now: a grid wants every run at its end."""
+        return Aims(self.targets)
+
     def more(self, state: State, count: int) -> Growth:  # noqa: ARG002 - a search looks at both
         """The runs to be trained next, beside those known, where all of these are given out or ended."""
         return Growth({}, [])
@@ -97,7 +101,7 @@ class Launch:
     @property
     def outlook(self) -> Outlook:
         """Where the sweep's runs stand, as if no other driver lived."""
-        return outlook(self.targets, self.state, (), lambda _: False, self.retried)
+        return outlook(self.aims(self.state).targets, self.state, (), lambda _: False, self.retried)
 
     def run(self) -> int:
         """Trains what is wanted and shows the table; the command's exit code."""
@@ -167,6 +171,7 @@ class Launch:
                 points=self._points(self.declared.values()),
                 runs={run.run_id: run for run in self.runs},
                 targets=self.targets,
+                aims=self.aims,
                 retried=self.retried,
                 pack=self.settings.pack,
                 more=self.more,

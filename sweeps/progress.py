@@ -102,7 +102,7 @@ class Progress:
         """The ledger as of now; runs that ended since the last look are said."""
         first, self._view = self._view is None, view
         for run_id in view.ended:
-            if run_id not in self._known:
+            if run_id not in self._known or self._known[run_id].ending != state.runs[run_id].ending:
                 self._known[run_id] = state.runs[run_id]
                 if not first and len(self._targets) <= LINES:
                     self._say_ended(run_id)

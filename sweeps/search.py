@@ -18,7 +18,7 @@ from mtbert.schema import plain
 from sweeps.declare import DeclaredRun, Search
 from sweeps.dry_run import show_search
 from sweeps.launch import Launch
-from sweeps.plan import Growth
+from sweeps.plan import Aims, Growth
 from sweeps.points import configuration_at
 from sweeps.progress import spoken_seconds
 from sweeps.publish import Material
@@ -36,7 +36,7 @@ class SearchLaunch(Launch):
 
     def __init__(self, search: Search, material: Material, settings: Settings, console: Console) -> None:
         self.search = search
-        self.quest = Quest(search, material.data, material.model)
+        self.quest = Quest(search, material.data, material.model, self.steps)
         super().__init__(search, material, settings, console)
         if search.hours is not None:
             self.deadline = time.monotonic() + 3600 * search.hours
@@ -65,8 +65,13 @@ class SearchLaunch(Launch):
     def label(self, declared: DeclaredRun) -> str:
         """A run by its number in the search, and as much of its point as a line holds."""
         seed = f", seed {declared.run.seed}" if declared.run.seed else ""
-        point = textwrap.shorten(spoken(declared.point), LABEL, placeholder=" …")
+        told = {name: each for name, each in declared.point.items() if not self.search.space.is_fixed(name)}
+        point = textwrap.shorten(spoken(told), LABEL, placeholder=" …")
         return f"{len(self.labels) + 1}{seed}: {point}"
+
+    def aims(self, state: State) -> Aims:
+        """How far the rungs let each run go by now."""
+        return self.quest.aims(state)
 
     def more(self, state: State, count: int) -> Growth:
         """What is proposed next, or the finalists' further seeds."""
@@ -100,7 +105,8 @@ class SearchLaunch(Launch):
     def _finals(self) -> list[str]:
         """The finalists, best mean first, each with its interval."""
         lines = []
-        for each in sorted(self.quest.finalists(self.state), key=lambda one: -one.mean):
+        finalists = [each for each in self.quest.finalists(self.state) if each.values]
+        for each in sorted(finalists, key=lambda one: -one.mean):
             width = half_width(list(each.values.values()))
             interval = "" if width is None else f" ± {width:.4f}"
             seeds = f"{len(each.values)} seed" + ("s" if len(each.values) > 1 else "")

@@ -20,7 +20,7 @@ from analysis.store.state import State
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
-from sweeps.plan import Growth, Outlook, Reason, choose, outlook
+from sweeps.plan import Aims, Growth, Outlook, Reason, choose, outlook
 
 LOOK_SECONDS = 1.0
 """How often the ledger is asked again while nothing can be given out."""
@@ -45,7 +45,7 @@ class Assignments:
         keeper: the handle of the keeper actor.
         sweep: the declaration's record for the ledger.
         runs: the sweep's runs by id, in the order in which they are wanted.
-        targets: the step wanted of each; whoever gives `more` adds to them.
+        aims: the step wanted of each, as the ledger stands; whoever gives `more` adds to them.
         retried: failed runs that are to be tried again; each leaves the set when it is given out.
         more: asked for runs beside these when all are given out: where
             the ledger stands, and how many at most.
@@ -60,7 +60,7 @@ class Assignments:
         keeper: Any,
         sweep: dict[str, Any],
         runs: Mapping[str, Run],
-        targets: Mapping[str, int],
+        aims: Callable[[State], Aims],
         slots: int,
         pack: int,
         retried: Sequence[str],
@@ -73,7 +73,7 @@ class Assignments:
         self._sweep = sweep
         self._runs = dict(runs)
         self._more = more
-        self._targets = targets
+        self._aims = aims
         self._pack = pack
         self._retried = set(retried)
         self._heard = heard
@@ -94,31 +94,34 @@ class Assignments:
 
     def outlook(self, state: State) -> Outlook:
         """Where the sweep's runs stand."""
-        return outlook(self._targets, state, self.in_flight, self._alive, self._retried)
+        return outlook(self._aims(state).targets, state, self.in_flight, self._alive, self._retried)
 
-    def ahead(self, state: State) -> Outlook:
-        """The outlook, with what the sweep wants next where all that it has wanted is given out or ended."""
+    def ahead(self) -> tuple[State, Outlook]:
+        """The ledger and the outlook, with what the sweep wants next where nothing that it wants is open."""
+        state = self.state()
         view = self.outlook(state)
         if view.open or self.failure is not None:
-            return view
+            return state, view
         try:
             growth = self._more(state, self._pack)
         except ConfigError as error:
             self.failure = str(error)
-            return view
+            return state, view
         if not growth.runs:
-            return view
+            return state, view
         self._runs |= growth.runs
         self.ask(self._keeper.declare.remote(self._sweep, growth.points))
-        return self.outlook(state)
+        state = self.state()
+        return state, self.outlook(state)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while there is none yet; "FINISHED" when there never will be."""
         self.book()
         if len(self._trials) >= self.slots or time.monotonic() < self._looked + LOOK_SECONDS:
             return None
-        state = self.state()
-        view = self.ahead(state)
+        state, view = self.ahead()
+        if self.failure is not None:
+            return None
         if view.finished:
             return str(Searcher.FINISHED)
         members = choose(view, state, self._pack)
@@ -127,7 +130,10 @@ class Assignments:
             self._looked = time.monotonic()
             return None
         self._trials[trial_id] = granted
-        return {"members": [list(member) for member in granted.items()]}
+        aims = self._aims(state)
+        until = {run_id: aims.targets[run_id] for run_id in granted if run_id in aims.early}
+        config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
+        return {**config, "until": until} if until else config
 
     def _claim(self, members: Sequence[str]) -> dict[str, int]:
         runs = [self._runs[run_id].as_json() for run_id in members]

@@ -136,6 +136,10 @@ class Space:
             for other, values in conditions.items()
         )
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether a parameter has one value only."""
+        return len(self.parameters[name].choices or (None, None)) == 1
+
     def compared(self, point: Point) -> dict[str, Any]:
         """The part of a point that is compared."""
         return {name: value for name, value in point.items() if self.parameters[name].role == "compared"}

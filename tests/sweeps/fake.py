@@ -212,6 +212,7 @@ def main(argv: Sequence[str]) -> int:
 
     from sweeps.declare import Grid, Search
     from sweeps.launch import Launch, reported
+    from sweeps.rungs import Rungs
     from sweeps.search import SearchLaunch
     from sweeps.settings import Settings
     from sweeps.space import parse_space
@@ -236,6 +237,7 @@ def main(argv: Sequence[str]) -> int:
     settings = Settings(results, command, **given)
     if search is not None:
         search["space"] = parse_space(search["space"])
+        search["rungs"] = Rungs(**search["rungs"]) if "rungs" in search else None
         sought = Search(name, base, seeds_at_end=seeds, **search)
         return reported(lambda: SearchLaunch(sought, material, settings, console).run(), command, console)
     return reported(lambda: Launch(sweep, material, settings, console).run(), command, console)

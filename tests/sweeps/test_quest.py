@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.store import State, Writer
+from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.declare import Search
 from sweeps.plan import Growth
@@ -28,13 +29,17 @@ def search(**changes: Any) -> Search:
     return Search("search", BASE, **given | changes)
 
 
+def length(run: Run) -> int:
+    return run.configuration.training.steps or 1
+
+
 class Play:
     """Carries a search out over a ledger, each run scored by what the test says."""
 
     def __init__(self, folder: Path, sought: Search) -> None:
         self.writer = Writer(folder, "driver")
         self.search = sought
-        self.quest = Quest(sought, "d", "m")
+        self.quest = Quest(sought, "d", "m", length)
 
     @property
     def state(self) -> State:
@@ -99,7 +104,7 @@ def test_a_second_call_goes_on_where_the_ledger_stands(tmp_path: Path) -> None:
     whole = [each.run.run_id for each in first.play()]
     cut = Play(tmp_path / "two", search())
     part = [each.run.run_id for each in cut.play(rounds=3)]
-    cut.quest = Quest(search(), "d", "m")
+    cut.quest = Quest(search(), "d", "m", length)
     rest = [each.run.run_id for each in cut.play()]
     assert part + rest == whole
 
@@ -107,7 +112,7 @@ def test_a_second_call_goes_on_where_the_ledger_stands(tmp_path: Path) -> None:
 def test_a_larger_budget_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
     play = Play(tmp_path, search(budget=3, seeds_at_end=1))
     assert len(play.play()) == 3
-    play.quest = Quest(search(budget=5, seeds_at_end=1), "d", "m")
+    play.quest = Quest(search(budget=5, seeds_at_end=1), "d", "m", length)
     assert len(play.play()) == 2
 
 
@@ -133,7 +138,7 @@ def test_start_points_are_tried_first_and_once(tmp_path: Path) -> None:
 
 def test_points_of_another_base_under_the_same_name_are_left_aside(tmp_path: Path) -> None:
     Play(tmp_path, search()).play(rounds=2)
-    longer = Quest(Search("search", {"training": {"steps": 5}}, parse_space(SPACE), 6), "d", "m")
+    longer = Quest(Search("search", {"training": {"steps": 5}}, parse_space(SPACE), 6), "d", "m", length)
     assert longer.listed(Writer(tmp_path, "other").refresh()) == []
 
 

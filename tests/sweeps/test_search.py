@@ -50,11 +50,12 @@ def test_the_command_searches_the_demo_and_its_best_can_be_trained(workplace: Wo
     searched = workplace.run(str(ROOT / "sweeps" / "auto_search.py"), *flags.split())
     assert searched.process.returncode == 0, searched.output
     assert "Finalists, by their mean" in searched.output
-    assert len(workplace.ended()) == 4
+    assert len(workplace.state().runs) == 4
+    ended = workplace.ended()
     best = workplace.results / "searches" / "auto-search.yaml"
     trained = workplace.run("-m", "mtbert", "train", str(best), "--seed", "1")
     assert trained.process.returncode == 0, trained.output
-    assert len(workplace.ended()) == 4  # the ledger has that very run
+    assert workplace.ended() == ended  # the ledger has that very run
 
 
 def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:
@@ -78,3 +79,17 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
     for flags, message in refused.items():
         assert main(flags) == 2
         assert message in capsys.readouterr().err
+
+
+def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Workplace) -> None:
+    search = {"budget": 9, "top_k": 2, "rungs": {"grace": 2, "reduction": 3}}
+    done = start(workplace, steps=8, search=search)
+    assert done.wait() == 0, done.output
+    runs = workplace.state().runs
+    assert len(runs) == 11
+    assert all(run.step == 8 for run in runs.values() if run.status == "completed")
+    stopped = [run for run in runs.values() if run.status == "stopped"]
+    assert len(stopped) >= 5
+    assert {run.step for run in stopped} <= {2, 6}
+    assert sum(run.seed == 1 for run in runs.values()) == 2
+    assert not workplace.repeated()  # a promoted run goes on from its checkpoint

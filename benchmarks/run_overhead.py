@@ -35,8 +35,9 @@ from mtbert.data.examples import Dataset
 from mtbert.inputs import Inputs
 from mtbert.weights import read_config, resolve
 from sweeps.declare import Grid
-from sweeps.launch import Launch, Settings
+from sweeps.launch import Launch
 from sweeps.publish import Material
+from sweeps.settings import Settings
 
 DEV_EXAMPLES = 16
 """Of each task; evaluating is not what is measured."""

@@ -1,16 +1,20 @@
-"""Declared sweeps: axes over a base configuration, or named configurations, as a list of runs over seeds."""
+"""Declared sweeps: axes over a base configuration, named configurations, or a space that is searched."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mtbert.configuration import Configuration, parse, with_values
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
+from sweeps.points import configuration_at
+from sweeps.rungs import Rungs
+from sweeps.space import Point, Space, spoken
+from sweeps.study import Sampler
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,11 @@ class DeclaredRun:
 
     run: Run
     point: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The run by its point and seed: "rank 4, alpha 8, seed 0"."""
+        return spoken({**self.point, "seed": self.run.seed})
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,74 @@ class RunList:
         }
 
 
-Sweep = Grid | RunList
+@dataclass(frozen=True)
+class Search:
+    """A space over a base configuration, of which a sampler proposes points by what the others came to.
+
+    Attributes:
+        base: a configuration as plain data: what is fixed.
+        start: points that are tried first.
+        rungs: where points are stopped that are not among the best; None trains each to its end.
+        budget: how many points are tried, with seed 0.
+        hours: after which the search ends, counted from each start of its command.
+        top_k: of the best, how many are trained with the seeds 0 to seeds_at_end - 1 when all else ended.
+    """
+
+    name: str
+    base: Mapping[str, Any]
+    space: Space
+    budget: int
+    hours: float | None = None
+    sampler: Sampler = field(default_factory=Sampler)
+    start: Sequence[Point] = ()
+    rungs: Rungs | None = None
+    top_k: int = 3
+    seeds_at_end: int = 3
+    objective: str = "score"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.seeds_at_end)
+        for name, count in (("budget", self.budget), ("top_k", self.top_k)):
+            if count < 1:
+                raise ConfigError(f"{name}: expected a count of at least 1, got {count!r}")
+        if self.hours is not None and not self.hours > 0:
+            raise ConfigError(f"hours: expected a number above 0, got {self.hours!r}")
+        if self.rungs is not None:
+            evaluation = parse(self.base).evaluation
+            self.rungs.check(evaluation.every, evaluation.unit)
+            if self.objective != "score":
+                raise ConfigError(f"objective: expected score where there are rungs, got {self.objective!r}")
+
+    def run(self, point: Point, seed: int, data: str, model: str) -> DeclaredRun:
+        """The run of a point.
+
+        Raises:
+            ConfigError: a point whose configuration cannot be; names it.
+        """
+        return DeclaredRun(Run(configuration_at(self.base, point), seed, data, model), point)
+
+    def runs(self, data: str, model: str) -> list[DeclaredRun]:
+        """The runs of the start points: all that is known before anything has been tried."""
+        declared = [self.run(point, 0, data, model) for point in self.start[: self.budget]]
+        return list({each.run.run_id: each for each in declared}.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """As a grid's."""
+        return {
+            "sweep": self.name,
+            "kind": "search",
+            "axes": plain(self.space.parameters),
+            "objective": self.objective,
+            "base": plain(parse(self.base)),
+            "sampler": plain(self.sampler, defaults=True),
+            "rungs": plain(self.rungs, defaults=True),
+            "budget": self.budget,
+            "top_k": self.top_k,
+            "seeds": self.seeds_at_end,
+        }
+
+
+Sweep = Grid | RunList | Search
 
 
 def _check(name: str, seeds: int) -> None:

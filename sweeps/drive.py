@@ -17,10 +17,11 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from analysis.store.locks import new_driver_name
+from analysis.store.state import State
 from mtbert.run import Run
 from sweeps.keeper import start_keeper
 from sweeps.placement import Needs, Placement
-from sweeps.plan import Reason, mark
+from sweeps.plan import Aims, Growth, Reason, mark
 from sweeps.progress import Progress
 from sweeps.publish import Material, checksum
 from sweeps.searcher import Assignments, LedgerSearcher, last_line
@@ -28,6 +29,8 @@ from sweeps.session import Session
 from sweeps.trainable import Pack, Shared, SweepError
 
 ROUNDS_ALLOWED = 3
+OUT_OF_TIME = 4
+"""The exit code of a sweep whose time was over before its end."""
 GOODBYE_SECONDS = 5.0
 QUEUE = 200  # trials that Tune may hold; what is really given out is counted by the assignments
 
@@ -46,7 +49,10 @@ class Work:
     Attributes:
         sweep: the declaration's record for the ledger, `points` its runs'.
         runs: by id, in the order in which they are wanted.
-        targets: the step wanted of each.
+        targets: the length of each; they grow with `more`.
+        aims: the step wanted of each, as the ledger stands.
+        more: asked for runs beside these when all are given out.
+        deadline: the monotonic clock's time at which nothing more is trained.
         retried: failed runs that are to be tried again.
     """
 
@@ -55,8 +61,11 @@ class Work:
     points: list[dict[str, Any]]
     runs: Mapping[str, Run]
     targets: Mapping[str, int]
+    aims: Callable[[State], Aims]
     retried: Sequence[str]
     pack: int
+    more: Callable[[State, int], Growth]
+    deadline: float | None
 
 
 class Drive:
@@ -73,23 +82,25 @@ class Drive:
         driver = new_driver_name()
         self._keeper = start_keeper(work.results, driver)
         self._looked = float("-inf")
+        self._sweep = {**work.sweep, "declared": time.time()}
         self._assignments = Assignments(
             results=work.results,
             driver=driver,
             keeper=self._keeper,
-            sweep=work.sweep["sweep"],
+            sweep=self._sweep,
             runs=work.runs,
-            targets=work.targets,
+            aims=work.aims,
             slots=placement.slots,
             pack=work.pack,
             retried=work.retried,
+            more=work.more,
             heard=progress.heard,
         )
 
     def run(self) -> Outcome:
         """Trains until every run of the sweep has ended, whoever ends it."""
         assignments, work = self._assignments, self._work
-        assignments.ask(self._keeper.declare.remote({**work.sweep, "declared": time.time()}, work.points))
+        assignments.ask(self._keeper.declare.remote(self._sweep, work.points))
         if assignments.failure is None:
             assignments.ask(self._keeper.examples.remote(self._material.data, self._material.examples()))
         if assignments.failure is not None:
@@ -117,10 +128,12 @@ class Drive:
             assignments.book()
             if assignments.failure is not None:
                 return Outcome(2, assignments.failure)
-            state = assignments.state()
             self._look()
-            if assignments.outlook(state).finished:
-                return self._finish()
+            if self._over:
+                return self._finish(OUT_OF_TIME)
+            state, view = assignments.ahead()
+            if view.finished and assignments.failure is None:
+                return self._finish(0)
             stalled = stalled + 1 if mark(state, list(self._work.targets)) == before else 0
             if stalled >= ROUNDS_ALLOWED:
                 return Outcome(
@@ -128,11 +141,15 @@ class Drive:
                 )
             self._progress.say(f"Ray Tune came back before the end ({detail or 'no reason given'}); going on")
 
-    def _finish(self) -> Outcome:
+    @property
+    def _over(self) -> bool:
+        return self._work.deadline is not None and time.monotonic() >= self._work.deadline
+
+    def _finish(self, code: int) -> Outcome:
         self._assignments.ask(self._keeper.compact.remote())
         self._assignments.ask(self._keeper.close.remote())
         failure = self._assignments.failure
-        return Outcome(0) if failure is None else Outcome(2, failure)
+        return Outcome(code) if failure is None else Outcome(2, failure)
 
     def _tune(self, trainable: Any) -> tuple[Reason, str]:
         """One call of Tune; why it came back, as what is still in flight is to be booked."""
@@ -163,6 +180,8 @@ class Drive:
         """Called many times a second: looks at the ledger now and then, and shows the progress."""
         if self._assignments.failure is not None:
             raise SweepError(self._assignments.failure)  # aborts Tune's call
+        if self._over:
+            raise SweepError("the time is over")
         if time.monotonic() - self._looked >= 1.0:
             self._look()
         self._progress.tick()

@@ -12,8 +12,33 @@ from sweeps.progress import spoken_seconds
 
 if TYPE_CHECKING:
     from sweeps.launch import Launch
+    from sweeps.search import SearchLaunch
 
 ROWS = 200
+
+
+def show_search(launch: SearchLaunch) -> None:
+    """Prints the space of a search, what the ledger has of it, and the estimate; starts nothing."""
+    launch.notify()
+    search = launch.search
+    columns = [
+        Column("parameter", list(search.space.parameters), 2),
+        Column("values", [each.spoken for each in search.space.parameters.values()]),
+        Column("role", [each.role for each in search.space.parameters.values()], 1),
+    ]
+    launch.say(as_text(laid_out(columns)))
+    tried = launch.quest.tried(launch.state)
+    left = launch.expected - len(launch.outlook.ended)
+    launch.say(f"{search.budget} points: {tried} in the ledger, up to {left} runs to train")
+    if launch.finished:
+        launch.say("Nothing to train.")
+        return
+    placement = launch.place([this_machine()])
+    launch.say(f"{placement.slots} at once on this machine ({placement.reason})")
+    pace = launch.pace(placement.needs)
+    steps = {str(number): launch.steps(launch.wanted[0]) for number in range(left)}
+    seconds = sweep_seconds(pace, steps, placement.slots)
+    launch.say(f"About {spoken_seconds(seconds)}, {pace.source}. Nothing was started.")
 
 
 def show_dry_run(launch: Launch) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from mtbert.inputs import parse_limit
-from sweeps.launch import Settings
+from mtbert.configuration import parse, with_values
+from mtbert.inputs import Inputs, parse_inputs, parse_limit, read_file
+from mtbert.schema import ConfigError
+from sweeps.settings import Settings
 
 PRECISIONS = ("float32", "bfloat16", "float64")
+STEPS = 400
+EVALUATIONS = 2
+DEFAULTS: Mapping[str, Any] = {
+    "low_rank": {"kind": "lora", "targets": ["query", "value"], "scaling": "alpha"},
+    "training": {"batch_size": 32, "learning_rate": {"adapters": 2e-3, "heads": 2e-3}},
+    "evaluation": {"train_limit": 128},
+}
+"""The base configuration where no --config is given: what suits the embedded model."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +46,21 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--holdout", type=float, help="share of train that nothing trains or selects on")
 
 
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """What the runs are fed, and the base configuration that they have in common."""
+    add = parser.add_argument
+    add_inputs(parser)
+    add(
+        "--cfimdb",
+        choices=("leave", "task", "join"),
+        default="leave",
+        help="what to do with CFIMDB, if there",
+    )
+    add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
+    add("--steps", type=positive, help=f"of each run ({STEPS}, or as in --config)")
+    add("--precision", choices=PRECISIONS, help="(float32, or as in --config)")
+
+
 def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     """How a sweep is carried out, which changes no result."""
     add = parser.add_argument
@@ -46,6 +71,32 @@ def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     add("--address", help="host:port of a running Ray, or local to start one")
     add("--retry-failed", action="store_true", help="try failed runs again")
     add("--dry-run", action="store_true", help="list the runs and estimate the time, start nothing")
+
+
+def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
+    """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
+    from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
+    parse(base)
+    given = given_inputs(args, ("model", "data", "holdout", "cfimdb"))
+    return parse_inputs({**from_file, **given}), with_flags(base, args)
+
+
+def with_flags(base: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The base configuration with a LoRA for the axes, and what the flags say of all runs."""
+    if base.get("low_rank") in (None, "none"):
+        base["low_rank"] = {"kind": "lora"}
+    values: dict[str, Any] = {}
+    steps = args.steps or (STEPS if args.config is None else None)
+    if steps is not None:
+        if base.get("stages"):
+            raise ConfigError(f"--steps: {args.config} has stages; give each of them its steps there")
+        base["training"] = {key: kept for key, kept in base.get("training", {}).items() if key != "epochs"}
+        values["training.steps"] = steps
+        if args.config is None:
+            values["evaluation.every"] = max(1, steps // EVALUATIONS)
+    if args.precision is not None:
+        values["precision"] = args.precision
+    return with_values(base, values)
 
 
 def given_inputs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from analysis.ranking import ranked
 from analysis.show import as_text, ranking_table
-from analysis.store import Reader, StoreError, Writer
+from analysis.store import Reader, State, StoreError, Writer
 from analysis.store.compaction import current_stamp, table_path, table_stamp
 from analysis.store.files import Layout
 from analysis.store.schema import TABLES
@@ -30,41 +29,16 @@ from mtbert.weights import ModelError
 from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
 from sweeps.placement import Machine, Needs, Placement, PlacementError, place
-from sweeps.plan import Outlook, grid_targets, outlook
+from sweeps.plan import Aims, Growth, Outlook, outlook
 from sweeps.publish import Material
 from sweeps.session import SessionError, running_ray, session
+from sweeps.settings import Settings
+
+if TYPE_CHECKING:
+    from mtbert.counts import Counts
 
 ENDED, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
 """The exit codes of a sweep's command."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a sweep is carried out; nothing here changes a result.
-
-    Attributes:
-        command: what to type to go on with the same sweep.
-        address: of a Ray to join; null looks for one.
-        gpus_per_run: null is a whole one where there are any.
-    """
-
-    results: str
-    command: str
-    max_concurrent: int | None = None
-    gpus_per_run: float | None = None
-    address: str | None = None
-    pack: int = 1
-    retry_failed: bool = False
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise ConfigError(f"--max-concurrent: expected at least 1, got {self.max_concurrent}")
-        if self.pack < 1:
-            raise ConfigError(f"--pack: expected at least 1, got {self.pack}")
-        gpus = self.gpus_per_run
-        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
-            raise ConfigError(f"--gpus-per-run: expected a fraction of one GPU, or whole ones, got {gpus:g}")
 
 
 class Launch:
@@ -76,43 +50,76 @@ class Launch:
 
     def __init__(self, sweep: Sweep, material: Material, settings: Settings, console: Console) -> None:
         self.sweep, self.material, self.settings, self.console = sweep, material, settings, console
-        self.declared: dict[str, DeclaredRun] = {
-            each.run.run_id: each for each in sweep.runs(material.data, material.model)
-        }
         self._reader = Reader(settings.results)
         self.state = self._reader.refresh()
-        self.targets = grid_targets({run.run_id: self._steps(run) for run in self.runs})
-        self.counts = {run.config_id: material.count(run.configuration) for run in self.runs}
+        self.declared: dict[str, DeclaredRun] = {}
+        self.targets: dict[str, int] = {}  # the step wanted of each run: all want their ends
+        self.labels: dict[str, str] = {}  # what tells each run apart from the sweep's others
+        self.counts: dict[str, Counts] = {}
+        self._take(self.listed())
         failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
         self.retried = failed if settings.retry_failed else []
+
+    deadline: float | None = None
+    """The monotonic clock's time at which nothing more is trained."""
+
+    @property
+    def expected(self) -> int:
+        """How many runs there will be at the end."""
+        return len(self.declared)
 
     @property
     def runs(self) -> list[Run]:
         return [each.run for each in self.declared.values()]
 
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """What tells each run apart from the sweep's others."""
-        return {run_id: label(each) for run_id, each in self.declared.items()}
+    @property
+    def finished(self) -> bool:
+        """Whether the ledger has all that the sweep will ever want."""
+        return self.outlook.finished
+
+    @property
+    def wanted(self) -> list[Run]:
+        """Runs that are still to be trained: those that room and time are reckoned for."""
+        return [self.declared[run_id].run for run_id in (*self.outlook.open, *self.outlook.alone)]
+
+    def label(self, declared: DeclaredRun) -> str:
+        """What tells a run apart from the sweep's others."""
+        return declared.label
+
+    def listed(self) -> Sequence[DeclaredRun]:
+        """The runs that are known to be wanted from the start."""
+        return self.sweep.runs(self.material.data, self.material.model)
+
+    def aims(self, state: State) -> Aims:  # noqa: ARG002 - a search looks at it
+        """The step wanted of each run by now: a grid wants every run at its end."""
+        return Aims(self.targets)
+
+    def more(self, state: State, count: int) -> Growth:  # noqa: ARG002 - a search looks at both
+        """The runs to be trained next, beside those known, where all of these are given out or ended."""
+        return Growth({}, [])
 
     @property
     def outlook(self) -> Outlook:
         """Where the sweep's runs stand, as if no other driver lived."""
-        return outlook(self.targets, self.state, (), lambda _: False, self.retried)
+        return outlook(self.aims(self.state).targets, self.state, (), lambda _: False, self.retried)
 
     def run(self) -> int:
         """Trains what is wanted and shows the table; the command's exit code."""
         if self.settings.dry_run:
-            from sweeps.dry_run import show_dry_run
-
-            show_dry_run(self)
+            self.show()
             return ENDED
-        if self.outlook.finished:
+        if self.finished:
             self.say(f"All {len(self.declared)} runs of {self.sweep.name} have ended: nothing to train.")
             self._settle()
             return self._show()
         self.notify()
         return self._train()
+
+    def show(self) -> None:
+        """What would be done, without doing it."""
+        from sweeps.dry_run import show_dry_run
+
+        show_dry_run(self)
 
     def notify(self) -> None:
         """What was skipped or cut in reading the data."""
@@ -125,22 +132,19 @@ class Launch:
         """How many of the runs that are still wanted fit at once."""
         some = any(machine.gpus >= 1 for machine in machines)
         asked = self.settings.gpus_per_run
-        view = self.outlook
-        wanted = {self.declared[run_id].run.config_id: run_id for run_id in (*view.open, *view.alone)}
-        memory = [self._memory(self.declared[run_id].run) for run_id in wanted.values()]
+        wanted = self.wanted
+        memory = [self._memory(run) for run in {run.config_id: run for run in wanted}.values()]
         needs = Needs(
             gpus=asked if asked is not None else float(some),
-            memory=max(memory, default=0.0) * min(self.settings.pack, max(1, len(view.open))),
+            memory=max(memory, default=0.0) * min(self.settings.pack, max(1, len(wanted))),
         )
         return place(machines, needs, self.settings.max_concurrent)
 
     def pace(self, needs: Needs) -> Pace:
         """Seconds per step of the longest run that is still wanted."""
-        view = self.outlook
-        longest = max((*view.open, *view.alone), key=lambda run_id: self.targets[run_id])
+        longest = max(self.wanted, key=self.steps)
         device = "cuda" if needs.gpus else "cpu"
-        run = self.declared[longest].run
-        return pace(self.state, self.material, run, self.targets[longest], device)
+        return pace(self.state, self.material, longest, self.steps(longest), device)
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
@@ -148,7 +152,7 @@ class Launch:
 
     def _memory(self, run: Run) -> float:
         work = self.material.workload(run.configuration)
-        return memory_of_run(run.configuration, self.counts[run.config_id], work)
+        return memory_of_run(run.configuration, self.material.count(run.configuration), work)
 
     def _train(self) -> int:
         from sweeps.progress import Progress
@@ -164,13 +168,18 @@ class Launch:
             work = Work(
                 results=str(Layout.of(self.settings.results).results.resolve()),
                 sweep=self.sweep.as_json(),
-                points=self._points(),
+                points=self._points(self.declared.values()),
                 runs={run.run_id: run for run in self.runs},
                 targets=self.targets,
+                aims=self.aims,
                 retried=self.retried,
                 pack=self.settings.pack,
+                more=self.more,
+                deadline=self.deadline,
             )
-            with Progress(self.console, self.labels, self.targets, placement.slots, guess) as progress:
+            with Progress(
+                self.console, self.labels, self.targets, placement.slots, guess, expected=self.expected
+            ) as progress:
                 drive = Drive(work, self.material, placement, ray_session, progress)
                 try:
                     outcome = drive.run()
@@ -224,32 +233,34 @@ class Launch:
             return
         try:
             with Writer(self.settings.results) as writer:
-                writer.declare(self.sweep.as_json(), self._points())
+                writer.declare(self.sweep.as_json(), self._points(self.declared.values()))
                 writer.compact()
         except StoreError:
             if not declared:
                 raise
             # the folder cannot be written, and need not be: what is shown comes from the ledger then
 
-    def _points(self) -> list[dict[str, object]]:
-        inputs = dict(self.material.inputs)
-        return [
-            {"run": each.run.as_json() | {"inputs": inputs}, "point": dict(each.point)}
-            for each in self.declared.values()
-        ]
+    def _take(self, runs: Iterable[DeclaredRun]) -> list[DeclaredRun]:
+        """Adds runs to those that are wanted; returns the new ones."""
+        new = {each.run.run_id: each for each in runs if each.run.run_id not in self.declared}
+        self.declared |= new
+        for run_id, each in new.items():
+            self.targets[run_id] = self.steps(each.run)
+            self.labels[run_id] = self.label(each)
+            if each.run.config_id not in self.counts:
+                self.counts[each.run.config_id] = self.material.count(each.run.configuration)
+        return list(new.values())
 
-    def _steps(self, run: Run) -> int:
+    def _points(self, runs: Iterable[DeclaredRun]) -> list[dict[str, object]]:
+        inputs = dict(self.material.inputs)
+        return [{"run": each.run.as_json() | {"inputs": inputs}, "point": dict(each.point)} for each in runs]
+
+    def steps(self, run: Run) -> int:
+        """How long a run is."""
         return total_steps(run.configuration, self.material.sizes, run.seed)
 
     def _is_failed(self, run_id: str) -> bool:
         return run_id in self.state.runs and self.state.runs[run_id].status == "failed"
-
-
-def label(declared: DeclaredRun) -> str:
-    """A run by its point and seed: "rank 4, alpha 8, seed 0"."""
-    values = {**declared.point, "seed": declared.run.seed}
-    spoken = {axis: f"{value:g}" if isinstance(value, float) else value for axis, value in values.items()}
-    return ", ".join(f"{axis.rsplit('.', 1)[-1]} {value}" for axis, value in spoken.items())
 
 
 def reported(body: Callable[[], int], command: str, console: Console) -> int:

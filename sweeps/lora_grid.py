@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,12 @@ if __name__ == "__main__":  # the packages are found from any folder, installed 
 
 from rich.console import Console
 
-from mtbert.configuration import parse, with_values
-from mtbert.inputs import Inputs, parse_inputs, read_file
 from mtbert.schema import ConfigError
 from sweeps.declare import Grid
-from sweeps.flags import PRECISIONS, Parser, add_carrying_out, add_inputs, given_inputs, positive, settings
+from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, settings
 from sweeps.launch import Launch, reported
 from sweeps.publish import LoadedMaterial
 
-STEPS = 400
-EVALUATIONS = 2
-DEFAULTS: Mapping[str, Any] = {
-    "low_rank": {"kind": "lora", "targets": ["query", "value"], "scaling": "alpha"},
-    "training": {"batch_size": 32, "learning_rate": {"adapters": 2e-3, "heads": 2e-3}},
-    "evaluation": {"train_limit": 128},
-}
-"""The base configuration where no --config is given: what suits the embedded model."""
 RANKS, ALPHAS, SEEDS = "1,4,16", "1", 2
 
 
@@ -58,32 +48,6 @@ def _run(args: argparse.Namespace, command: str, console: Console) -> int:
     return Launch(sweep, LoadedMaterial(inputs), chosen, console).run()
 
 
-def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
-    """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
-    from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
-    parse(base)
-    given = given_inputs(args, ("model", "data", "holdout", "cfimdb"))
-    return parse_inputs({**from_file, **given}), with_flags(base, args)
-
-
-def with_flags(base: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """The base configuration with a LoRA for the axes, and what the flags say of all runs."""
-    if base.get("low_rank") in (None, "none"):
-        base["low_rank"] = {"kind": "lora"}
-    values: dict[str, Any] = {}
-    steps = args.steps or (STEPS if args.config is None else None)
-    if steps is not None:
-        if base.get("stages"):
-            raise ConfigError(f"--steps: {args.config} has stages; give each of them its steps there")
-        base["training"] = {key: kept for key, kept in base.get("training", {}).items() if key != "epochs"}
-        values["training.steps"] = steps
-        if args.config is None:
-            values["evaluation.every"] = max(1, steps // EVALUATIONS)
-    if args.precision is not None:
-        values["precision"] = args.precision
-    return with_values(base, values)
-
-
 def numbers(text: str, flag: str, kind: Callable[[str], Any], at_least: float) -> tuple[Any, ...]:
     """The numbers of a list separated by commas, each once."""
     found = []
@@ -102,14 +66,7 @@ def _parser() -> Parser:
     parser = Parser("lora_grid.py", __doc__)
     add = parser.add_argument
     add("--name", default="lora-grid", help="of the sweep (%(default)s)")
-    add_inputs(parser)
-    add(
-        "--cfimdb",
-        choices=("leave", "task", "join"),
-        default="leave",
-        help="what to do with CFIMDB, if there",
-    )
-    add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
+    add_experiment(parser)
     add("--ranks", default=RANKS, help="LoRA ranks, separated by commas (%(default)s)")
     add("--alphas", default=ALPHAS, help="LoRA alphas, separated by commas (%(default)s)")
     add(
@@ -118,8 +75,6 @@ def _parser() -> Parser:
         type=int,
         help="how many seeds each configuration is trained with (%(default)s)",
     )
-    add("--steps", type=positive, help=f"of each run ({STEPS}, or as in --config)")
-    add("--precision", choices=PRECISIONS, help="(float32, or as in --config)")
     add_carrying_out(parser)
     return parser
 

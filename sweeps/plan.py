@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from analysis.store.state import RunState, State
+from mtbert.run import Run
 
 LOSSES_ALLOWED = 3
 """A run that is lost so often at one step, by drivers that lived to say so, has failed."""
@@ -40,9 +41,18 @@ class Outlook:
         return not (self.open or self.alone or self.elsewhere or self.in_flight)
 
 
-def grid_targets(steps: Mapping[str, int]) -> dict[str, int]:
-    """The step wanted of each run: a grid wants every run at its end, which `steps` names."""
-    return dict(steps)
+class Aims(NamedTuple):
+    """The step wanted of each run by now, and which of them are stopped there, before their ends."""
+
+    targets: Mapping[str, int]
+    early: frozenset[str] = frozenset()
+
+
+class Growth(NamedTuple):
+    """Runs that a sweep wants from now on: by id, and what the ledger is to be told of each."""
+
+    runs: Mapping[str, Run]
+    points: list[dict[str, Any]]
 
 
 def outlook(
@@ -71,7 +81,7 @@ def outlook(
             flying.append(run_id)
         elif run is None:
             fresh.append(run_id)
-        elif _reached(run, wanted) and run_id not in retried:
+        elif reached(run, wanted) and run_id not in retried:
             ended.append(run_id)
         elif run.status == "running" and run.driver is not None and alive(run.driver):
             elsewhere.append(run_id)
@@ -82,9 +92,9 @@ def outlook(
     return Outlook(tuple(ended), (*begun, *fresh), tuple(alone), tuple(elsewhere), tuple(flying))
 
 
-def _reached(run: RunState, wanted: int) -> bool:
+def reached(run: RunState | None, wanted: int) -> bool:
     """Whether the run needs no more training for this target."""
-    return run.final or (run.status == "stopped" and run.step >= wanted)
+    return run is not None and (run.final or (run.status == "stopped" and run.step >= wanted))
 
 
 def choose(view: Outlook, state: State, pack: int) -> list[str]:
@@ -146,6 +156,20 @@ def failed_record(kind: str, message: str, trace: str, step: int = 0) -> dict[st
         "kept_step": None,
         "score": None,
         "metrics": {},
+    }
+
+
+def stopped_record(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The end record of a run that is stopped at an evaluation, from which it may go on."""
+    costs = ("tokens", "seconds_training", "seconds_evaluation")
+    return {
+        "status": "stopped",
+        "error": None,
+        "step": evaluation["step"],
+        "kept_step": None,
+        "score": evaluation["score"],
+        "metrics": {},
+        **{name: evaluation[name] for name in costs if name in evaluation},
     }
 
 

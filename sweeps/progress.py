@@ -37,9 +37,10 @@ class Progress:
 
     Args:
         labels: what tells a run apart, by run id: "rank 4, alpha 8, seed 0".
-        targets: the step wanted of each run.
+        targets: the step wanted of each run; a search's grow.
         seconds_per_step: a guess to start from.
         live: whether to draw a live picture; whatever the console is where null.
+        expected: how many runs there will be, where more than the targets so far.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Progress:
         slots: int,
         seconds_per_step: float,
         live: bool | None = None,
+        expected: int = 0,
     ) -> None:
         self._console = console
         self._labels = labels
         self._targets = targets
         self._slots = slots
         self._guess = seconds_per_step
+        self._expected = expected
         self._running: dict[str, Running] = {}
         self._pace = (0, 0.0)  # steps made and seconds spent by runs of this driver that left the picture
         self._known: dict[str, RunState] = {}
@@ -99,7 +102,7 @@ class Progress:
         """The ledger as of now; runs that ended since the last look are said."""
         first, self._view = self._view is None, view
         for run_id in view.ended:
-            if run_id not in self._known:
+            if run_id not in self._known or self._known[run_id].ending != state.runs[run_id].ending:
                 self._known[run_id] = state.runs[run_id]
                 if not first and len(self._targets) <= LINES:
                     self._say_ended(run_id)
@@ -140,7 +143,7 @@ class Progress:
         view = self._view
         if view is None:
             return "starting"
-        parts = [f"{len(view.ended)} of {len(self._targets)} runs ended"]
+        parts = [f"{len(view.ended)} of {self._total} runs ended"]
         if view.elsewhere:
             parts.append(f"{len(view.elsewhere)} trained by another driver")
         best = self._best()
@@ -163,7 +166,12 @@ class Progress:
         waiting = (*self._view.open, *self._view.alone, *self._view.elsewhere)
         left = [self._targets[run_id] - self._running[run_id].step for run_id in self._running]
         left += [self._targets[run_id] for run_id in waiting]
+        left += [max(self._targets.values(), default=0)] * (self._total - len(self._targets))
         return max(sum(left) / self._slots, max(left, default=0)) * each
+
+    @property
+    def _total(self) -> int:
+        return max(self._expected, len(self._targets))
 
     def _best(self) -> str:
         scored = [
@@ -188,7 +196,7 @@ class Progress:
         said = f"{ended.get('status')}" + ("" if score is None else f", score {score:.4f}")
         if ended.get("error"):
             said += f" ({ended['error']['message'].splitlines()[0][:200]})"
-        self.say(f"{self._clock()}  {self._label(run_id)}: {said}  [{len(self._known)}/{len(self._targets)}]")
+        self.say(f"{self._clock()}  {self._label(run_id)}: {said}  [{len(self._known)}/{self._total}]")
 
     def _label(self, run_id: str) -> str:
         return self._labels.get(run_id, run_id)

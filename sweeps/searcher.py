@@ -18,8 +18,9 @@ from analysis.store.locks import driver_alive
 from analysis.store.reader import Reader
 from analysis.store.state import State
 from mtbert.run import Run
+from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
-from sweeps.plan import Outlook, Reason, choose, outlook
+from sweeps.plan import Aims, Growth, Outlook, Reason, choose, outlook
 
 LOOK_SECONDS = 1.0
 """How often the ledger is asked again while nothing can be given out."""
@@ -42,9 +43,12 @@ class Assignments:
         results: the results folder.
         driver: this driver's name; what it holds and has not given out was never heard of.
         keeper: the handle of the keeper actor.
+        sweep: the declaration's record for the ledger.
         runs: the sweep's runs by id, in the order in which they are wanted.
-        targets: the step wanted of each.
+        aims: the step wanted of each, as the ledger stands; whoever gives `more` adds to them.
         retried: failed runs that are to be tried again; each leaves the set when it is given out.
+        more: asked for runs beside these when all are given out: where
+            the ledger stands, and how many at most.
         heard: called with what a trial says of each of its runs: id, step, score, status.
     """
 
@@ -54,20 +58,22 @@ class Assignments:
         results: str,
         driver: str,
         keeper: Any,
-        sweep: str,
+        sweep: dict[str, Any],
         runs: Mapping[str, Run],
-        targets: Mapping[str, int],
+        aims: Callable[[State], Aims],
         slots: int,
         pack: int,
         retried: Sequence[str],
+        more: Callable[[State, int], Growth],
         heard: Callable[[str, int, float | None, str], None],
     ) -> None:
         self.failure: str | None = None
         self.slots = slots
         self._keeper = keeper
         self._sweep = sweep
-        self._runs = runs
-        self._targets = targets
+        self._runs = dict(runs)
+        self._more = more
+        self._aims = aims
         self._pack = pack
         self._retried = set(retried)
         self._heard = heard
@@ -88,15 +94,34 @@ class Assignments:
 
     def outlook(self, state: State) -> Outlook:
         """Where the sweep's runs stand."""
-        return outlook(self._targets, state, self.in_flight, self._alive, self._retried)
+        return outlook(self._aims(state).targets, state, self.in_flight, self._alive, self._retried)
+
+    def ahead(self) -> tuple[State, Outlook]:
+        """The ledger and the outlook, with what the sweep wants next where nothing that it wants is open."""
+        state = self.state()
+        view = self.outlook(state)
+        if view.open or self.failure is not None:
+            return state, view
+        try:
+            growth = self._more(state, self._pack)
+        except ConfigError as error:
+            self.failure = str(error)
+            return state, view
+        if not growth.runs:
+            return state, view
+        self._runs |= growth.runs
+        self.ask(self._keeper.declare.remote(self._sweep, growth.points))
+        state = self.state()
+        return state, self.outlook(state)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config; None while there is none yet; "FINISHED" when there never will be."""
         self.book()
         if len(self._trials) >= self.slots or time.monotonic() < self._looked + LOOK_SECONDS:
             return None
-        state = self.state()
-        view = self.outlook(state)
+        state, view = self.ahead()
+        if self.failure is not None:
+            return None
         if view.finished:
             return str(Searcher.FINISHED)
         members = choose(view, state, self._pack)
@@ -105,12 +130,17 @@ class Assignments:
             self._looked = time.monotonic()
             return None
         self._trials[trial_id] = granted
-        return {"members": [list(member) for member in granted.items()]}
+        aims = self._aims(state)
+        until = {run_id: aims.targets[run_id] for run_id in granted if run_id in aims.early}
+        config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
+        return {**config, "until": until} if until else config
 
     def _claim(self, members: Sequence[str]) -> dict[str, int]:
         runs = [self._runs[run_id].as_json() for run_id in members]
         retried = [run_id for run_id in members if run_id in self._retried]
-        answers: list[Granted] | None = self.ask(self._keeper.begin.remote(runs, self._sweep, retried))
+        answers: list[Granted] | None = self.ask(
+            self._keeper.begin.remote(runs, self._sweep["sweep"], retried)
+        )
         granted = {answer.run_id: answer.attempt for answer in answers or [] if answer.attempt is not None}
         self._retried.difference_update(granted)
         for run_id in granted:

@@ -17,7 +17,7 @@ from ray import tune
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from sweeps.keeper import Entry, Failure, Opened
-from sweeps.plan import failed_record
+from sweeps.plan import failed_record, stopped_record
 
 CHECKPOINT_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
@@ -63,7 +63,10 @@ class SweepError(Exception):
 
 
 class Pack(tune.Trainable):
-    """One trial: a trainer, its members and their attempts. The config is `members`, a list of orders."""
+    """One trial: a trainer, its members and their attempts.
+
+    The config is `members`, a list of orders, and `until`, the step at which a run is stopped, by run id.
+    """
 
     def setup(  # type: ignore[override]  # `shared` comes from tune.with_parameters
         self, config: dict[str, Any], shared: Shared
@@ -78,11 +81,14 @@ class Pack(tune.Trainable):
         self._admitting: str | None = None
         self._entries: list[Entry] = []
         self._runs: dict[str, tuple[int, float | None, str]] = {}
+        self._until: dict[str, int] = {}
         self.apply(stop=(), join=config["members"])
+        self._until.update(config.get("until", {}))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial takes this process over; its members are loaded in the first step."""
         self.apply(stop=tuple(self._attempts), join=new_config["members"])
+        self._until = dict(new_config.get("until", {}))
         return True
 
     def apply(self, stop: Sequence[str], join: Sequence[Sequence[Any]]) -> None:
@@ -142,7 +148,8 @@ class Pack(tune.Trainable):
         trainer = self._trainer
         if trainer is None or not self._attempts:
             return
-        for said in trainer.advance(PROGRESS_SECONDS):
+        events = trainer.advance(PROGRESS_SECONDS)
+        for said in events:
             if isinstance(said, Evaluated):
                 self._add("evaluation", said.run_id, said.record)
                 self._runs[said.run_id] = (said.record["step"], said.record["score"], "running")
@@ -155,6 +162,9 @@ class Pack(tune.Trainable):
                 self._add("book", said.run_id, "memory", said.reason)
                 self._runs[said.run_id] = (0, None, "memory")
                 self._forget(said.run_id)
+        for said in events:
+            if isinstance(said, Evaluated) and said.run_id in self._attempts:
+                self._stop_at_rung(trainer, said)
         for run_id in self._attempts:
             step = trainer.step_of(run_id)
             score = self._runs.get(run_id, (0, None, ""))[1]
@@ -162,6 +172,16 @@ class Pack(tune.Trainable):
             if time.monotonic() - self._checkpointed[run_id] >= CHECKPOINT_SECONDS:
                 self._add("checkpoint", run_id, step, trainer.checkpoint(run_id))
                 self._checkpointed[run_id] = time.monotonic()
+
+    def _stop_at_rung(self, trainer: Trainer, said: Evaluated) -> None:
+        """Stops a run that has reached its rung where it stands, its checkpoint stored first."""
+        run_id, step = said.run_id, said.record["step"]
+        if step < self._until.get(run_id, step + 1):
+            return
+        self._add("checkpoint", run_id, trainer.step_of(run_id), trainer.checkpoint(run_id))
+        self._add("end", run_id, stopped_record(said.record), {}, b"")
+        self._forget(run_id)
+        self._runs[run_id] = (step, said.record["score"], "stopped")
 
     def _blame(self, error: Exception) -> None:
         """Books every member after an exception: a lone culprit's run failed, others may go on elsewhere."""

@@ -12,6 +12,7 @@ from mtbert.records import Ended, Evaluated
 from mtbert.run import Run
 from sweeps.declare import Grid
 from sweeps.keeper import Failure, Keeper
+from sweeps.plan import Aims, Growth
 from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
 
@@ -91,16 +92,18 @@ class Desk:
         return pack
 
     def assignments(self, **changes: Any) -> Assignments:
+        targets = changes.pop("targets", dict.fromkeys(self.ids[:4], 4))
         given: dict[str, Any] = {
             "results": self.folder,
             "driver": "driver",
             "keeper": Handle(self.keeper),
-            "sweep": "grid",
+            "sweep": {"sweep": "grid"},
             "runs": self.runs,
-            "targets": dict.fromkeys(self.ids[:4], 4),
+            "aims": lambda _: Aims(targets),
             "slots": 2,
             "pack": 1,
             "retried": (),
+            "more": lambda *_: Growth({}, []),
             "heard": self.hear,
         }
         return Assignments(**given | changes)

@@ -210,8 +210,12 @@ def main(argv: Sequence[str]) -> int:
     """A sweep's command over fake material: RESULTS and a JSON of what differs from the defaults."""
     from rich.console import Console
 
-    from sweeps.declare import Grid
-    from sweeps.launch import Launch, Settings, reported
+    from sweeps.declare import Grid, Search
+    from sweeps.launch import Launch, reported
+    from sweeps.rungs import Rungs
+    from sweeps.search import SearchLaunch
+    from sweeps.settings import Settings
+    from sweeps.space import parse_space
 
     results, given = argv[0], json.loads(argv[1]) if len(argv) > 1 else {}
     console = Console(highlight=False, width=120)
@@ -222,7 +226,8 @@ def main(argv: Sequence[str]) -> int:
         "evaluation": {"every": given.pop("every", 2)},
     }
     axes = {"low_rank.rank": given.pop("ranks", [1, 2])}
-    sweep = Grid(given.pop("name", "fake"), base, axes, given.pop("seeds", 2))
+    name, seeds, search = given.pop("name", "fake"), given.pop("seeds", 2), given.pop("search", None)
+    sweep = Grid(name, base, axes, seeds)
     material = FakeMaterial(
         given.pop("witness", os.path.join(results, "witness")),
         given.pop("seconds_per_step", 0.001),
@@ -230,6 +235,11 @@ def main(argv: Sequence[str]) -> int:
     )
     command = "the same command"
     settings = Settings(results, command, **given)
+    if search is not None:
+        search["space"] = parse_space(search["space"])
+        search["rungs"] = Rungs(**search["rungs"]) if "rungs" in search else None
+        sought = Search(name, base, seeds_at_end=seeds, **search)
+        return reported(lambda: SearchLaunch(sought, material, settings, console).run(), command, console)
     return reported(lambda: Launch(sweep, material, settings, console).run(), command, console)
 
 

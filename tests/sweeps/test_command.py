@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from mtbert.schema import ConfigError
-from sweeps import lora_grid
-from sweeps.launch import Settings
-from sweeps.lora_grid import experiment, numbers
+from sweeps import flags, lora_grid
+from sweeps.flags import experiment
+from sweeps.lora_grid import numbers
+from sweeps.settings import Settings
 from tests.sweeps.conftest import ROOT, Workplace
 
 REFUSED = {
@@ -88,8 +89,8 @@ def parsed(*flags: str) -> tuple[Any, dict[str, Any]]:
 def test_without_flags_the_demo_is_trained_on_the_demo() -> None:
     inputs, base = parsed()
     assert (inputs.model, inputs.data) == ("demo", "demo")
-    assert base["training"]["steps"] == lora_grid.STEPS
-    assert base["evaluation"]["every"] * lora_grid.EVALUATIONS <= lora_grid.STEPS
+    assert base["training"]["steps"] == flags.STEPS
+    assert base["evaluation"]["every"] * flags.EVALUATIONS <= flags.STEPS
 
 
 def test_flags_are_laid_over_a_file(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from mtbert.schema import ConfigError
 from sweeps.declare import Grid
-from sweeps.launch import label
 
 BASE = {"low_rank": {"kind": "lora"}, "training": {"steps": 10}}
 AXES = {"low_rank.rank": (1, 4), "low_rank.alpha": (8.0, 16.0)}
@@ -35,7 +34,7 @@ def test_the_same_run_has_the_same_id_in_any_grid() -> None:
 
 
 def test_what_tells_a_run_apart_is_said_shortly() -> None:
-    assert label(Grid("grid", BASE, AXES, 1).runs("data", "model")[1]) == "rank 1, alpha 16, seed 0"
+    assert Grid("grid", BASE, AXES, 1).runs("data", "model")[1].label == "rank 1, alpha 16, seed 0"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""A search from its declaration to its winner: a launch whose runs are proposed while it goes on."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+import time
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+
+from analysis.noise import half_width
+from analysis.store.files import Layout
+from analysis.store.state import State
+from mtbert.run import Run
+from mtbert.schema import plain
+from sweeps.declare import DeclaredRun, Search
+from sweeps.dry_run import show_search
+from sweeps.launch import Launch
+from sweeps.plan import Aims, Growth
+from sweeps.points import configuration_at
+from sweeps.progress import spoken_seconds
+from sweeps.publish import Material
+from sweeps.quest import Finalist, Quest
+from sweeps.settings import Settings
+from sweeps.space import spoken
+
+LABEL = 72
+SAMPLE = 16
+"""Points of the space that room and time are reckoned for."""
+
+
+class SearchLaunch(Launch):
+    """One call of a search's command."""
+
+    def __init__(self, search: Search, material: Material, settings: Settings, console: Console) -> None:
+        self.search = search
+        self.quest = Quest(search, material.data, material.model, self.steps)
+        super().__init__(search, material, settings, console)
+        if search.hours is not None:
+            self.deadline = time.monotonic() + 3600 * search.hours
+
+    @property
+    def finished(self) -> bool:
+        """Whether every point that the search may try has ended, and the finalists have all their seeds."""
+        return super().finished and not self.quest.more(self.state, 1)
+
+    @property
+    def expected(self) -> int:
+        """Points of the budget, and the finalists' further seeds."""
+        more = min(self.search.top_k, self.search.budget) * (self.search.seeds_at_end - 1)
+        return max(len(self.declared), self.search.budget + more)
+
+    @property
+    def wanted(self) -> list[Run]:
+        """What is known to be wanted, and some of what may be proposed."""
+        left = self.search.budget - self.quest.tried(self.state)
+        return [*super().wanted, *(self.quest.sample(SAMPLE) if left > 0 or not super().wanted else ())]
+
+    def listed(self) -> Sequence[DeclaredRun]:
+        """The start points' runs, and what the ledger has of the search."""
+        return self.quest.listed(self.state)
+
+    def label(self, declared: DeclaredRun) -> str:
+        """A run by its number in the search, and as much of its point as a line holds."""
+        seed = f", seed {declared.run.seed}" if declared.run.seed else ""
+        told = {name: each for name, each in declared.point.items() if not self.search.space.is_fixed(name)}
+        point = textwrap.shorten(spoken(told), LABEL, placeholder=" …")
+        return f"{len(self.labels) + 1}{seed}: {point}"
+
+    def aims(self, state: State) -> Aims:
+        """How far the rungs let each run go by now."""
+        return self.quest.aims(state)
+
+    def more(self, state: State, count: int) -> Growth:
+        """What is proposed next, or the finalists' further seeds."""
+        new = self._take([*self.quest.listed(state), *self.quest.more(state, count)])
+        return Growth({each.run.run_id: each.run for each in new}, self._points(new))
+
+    def show(self) -> None:
+        """The space, and how long the search would take."""
+        show_search(self)
+
+    def answer(self) -> tuple[list[str], list[str]]:
+        """Why the search ended, the ranked table, and the winner."""
+        shown, following = super().answer()
+        winner = self.quest.winner(self.state)
+        ended = [self._why_ended()]
+        if winner is not None:
+            ended += [*self._finals(), self._write(winner)]
+        return [*shown, *ended], following
+
+    def _why_ended(self) -> str:
+        tried, budget = self.quest.tried(self.state), self.search.budget
+        if self.finished and tried >= budget:
+            return f"The search has ended: its {budget} points are tried."
+        if self.finished:
+            return f"The search has ended: the space is exhausted after {tried} points, before its {budget}."
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            hours = spoken_seconds(3600 * (self.search.hours or 0))
+            return f"The search's {hours} are over at {tried} of {budget} points; the same command goes on."
+        return f"The search has tried {tried} of {budget} points."
+
+    def _finals(self) -> list[str]:
+        """The finalists, best mean first, each with its interval."""
+        lines = []
+        finalists = [each for each in self.quest.finalists(self.state) if each.values]
+        for each in sorted(finalists, key=lambda one: -one.mean):
+            width = half_width(list(each.values.values()))
+            interval = "" if width is None else f" ± {width:.4f}"
+            seeds = f"{len(each.values)} seed" + ("s" if len(each.values) > 1 else "")
+            lines.append(f"  {each.mean:.4f}{interval} over {seeds}: {spoken(each.point)} ({each.config_id})")
+        return ["Finalists, by their mean:", *lines]
+
+    def _write(self, winner: Finalist) -> str:
+        """Writes the winner as a file that `mtbert train` takes."""
+        path = Layout.of(self.settings.results).results / "searches" / f"{self.search.name}.yaml"
+        configuration = plain(configuration_at(self.search.base, winner.point))
+        content = yaml.safe_dump({**self.material.inputs, **configuration}, sort_keys=False)
+        try:
+            if not (path.exists() and path.read_text(encoding="utf-8") == content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content, encoding="utf-8")
+        except OSError as error:  # a folder that may only be read still shows what the search came to
+            return f"The best ({winner.config_id}) could not be written to {path}: {error.strerror}"
+        return f"The best is written: python -m mtbert train {shlex.quote(str(path))}"

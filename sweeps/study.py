@@ -1,0 +1,244 @@
+"""Optuna's study as a pure function of the ledger: what every comparable run has shown, and what comes next.
+
+A told trial cannot be reopened, and FAIL does not steer a sampler: so the study is built anew whenever the
+ledger changes, and every run enters it in the state from which the chosen sampler learns.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from analysis.ranking import value
+from analysis.store.state import RunState, State
+from mtbert.configuration import parse
+from mtbert.run import METHOD_VERSION, digest
+from mtbert.schema import ConfigError
+from sweeps.points import point_of
+from sweeps.space import Point, Space, distributions, suggest, told
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+SamplerName = Literal["tpe", "gp", "quasi_random", "random", "nsga2"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+LEARNS_FROM_PRUNED = ("tpe",)
+"""The others read complete trials alone: stopped and diverged runs are told to them as the worst."""
+POPULATION = 20
+"""Of a generation of NSGA-II: Optuna's 50 is more than many a search's budget."""
+ASKED_AGAIN = 200
+"""After so many proposals in a row that the ledger has, the space counts as exhausted."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Optuna's sampler of that name; seeded, so that one state of the ledger gives one proposal.
+
+    Raises:
+        ConfigError: an unknown name, or one that needs a package that is not installed.
+    """
+
+    name: SamplerName = "tpe"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in SAMPLERS:
+            raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {self.name!r}")
+        if self.name in ("gp", "quasi_random") and importlib.util.find_spec("scipy") is None:
+            raise ConfigError(f"sampler: {self.name} needs scipy, which is not there: pip install scipy")
+
+    def made(self, trials: int) -> BaseSampler:
+        """The sampler that proposes after so many trials."""
+        from optuna import samplers
+
+        seed = int(digest([self.name, self.seed, trials])[:8], 16)
+        if self.name == "tpe":
+            return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        if self.name == "gp":
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        if self.name == "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+        if self.name == "random":
+            return samplers.RandomSampler(seed=seed)
+        return _quasi_random(self.seed, seed)
+
+
+def _quasi_random(sequence: int, independent: int) -> BaseSampler:
+    """Sobol's sequence, scrambled: its place in it, which Optuna keeps in the study, counts the trials."""
+    from optuna import samplers
+
+    class QuasiRandom(samplers.QMCSampler):
+        def _find_sample_id(self, study: Study, *_: Any) -> int:
+            return len(study.get_trials(deepcopy=False)) - 1
+
+    return QuasiRandom(
+        scramble=True,
+        seed=sequence,
+        independent_sampler=samplers.RandomSampler(seed=independent),
+        warn_independent_sampling=False,
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A configuration of the space with all its begun runs: replicates are one point."""
+
+    point: Point
+    runs: tuple[RunState, ...]
+
+    @property
+    def config_id(self) -> str:
+        return self.runs[0].config_id
+
+    def outcome(self, objective: str) -> Outcome:
+        """What a sampler may learn of it."""
+        completed = [run for run in self.runs if run.status == "completed"]
+        broken = any(run.status in ("diverged", "failed") for run in self.runs)
+        values = [value(run, objective) for run in completed]
+        finite = [each for each in values if each is not None]
+        if completed and not broken and len(finite) == len(values):
+            return Outcome("complete", fmean(finite))
+        if completed:
+            return Outcome("worst")  # the score is undefined, or some replicates came to nothing
+        if broken or all(run.status == "stopped" for run in self.runs):
+            return Outcome("cut")
+        return Outcome("running")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """complete, with a value; worst: complete, but of no finite value; cut: stopped or diverged; running."""
+
+    kind: Literal["complete", "worst", "cut", "running"]
+    value: float | None = None
+
+
+class History:
+    """The points of a space that a results folder knows; each configuration is looked at once.
+
+    Comparable are runs on the same data and base model, by the same method, whose configuration stands in
+    the space and is as the base has it elsewhere; whoever trained them, in whichever sweep.
+    """
+
+    def __init__(self, space: Space, base: Mapping[str, Any], data: str, model: str) -> None:
+        self._space, self._base = space, base
+        self._same = {"data": data, "model": model, "method_version": METHOD_VERSION}
+        self._points: dict[str, dict[str, Any] | None] = {}
+
+    def known(self, state: State) -> list[Known]:
+        """The points with a begun run, in the order of their first begin."""
+        groups: dict[str, list[RunState]] = {}
+        for run in state.runs.values():
+            if run.attempt and self.point(run) is not None:
+                groups.setdefault(run.config_id, []).append(run)
+        found = [
+            Known(self._points[config_id] or {}, tuple(sorted(runs, key=_begun)))
+            for config_id, runs in groups.items()
+        ]
+        return sorted(found, key=lambda each: _begun(each.runs[0]))
+
+    def point(self, run: RunState) -> dict[str, Any] | None:
+        """Where a run stands in the space; None where it is not comparable."""
+        if run.config_id not in self._points:
+            self._points[run.config_id] = self._read(run)
+        return self._points[run.config_id]
+
+    def _read(self, run: RunState) -> dict[str, Any] | None:
+        if any(run.run.get(name) != expected for name, expected in self._same.items()):
+            return None
+        try:
+            configuration = parse(run.run["configuration"])
+        except ConfigError:  # written by a program that knew other fields
+            return None
+        return point_of(self._space, self._base, configuration)
+
+
+def trials(space: Space, sampler: SamplerName, known: Sequence[Known], objective: str) -> list[FrozenTrial]:
+    """The points as the sampler is to be told of them, in their order."""
+    outcomes = [each.outcome(objective) for each in known]
+    worst = min((each.value for each in outcomes if each.value is not None), default=0.0)
+    complete = 0
+    made = []
+    for point, outcome in zip(known, outcomes, strict=True):
+        trial = _trial(space, sampler, point, outcome, worst, complete // POPULATION)
+        complete += trial.state.name == "COMPLETE"
+        made.append(trial)
+    return made
+
+
+def _trial(
+    space: Space, sampler: SamplerName, known: Known, outcome: Outcome, worst: float, generation: int
+) -> FrozenTrial:
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import TrialState, create_trial
+
+    state, score = TrialState.COMPLETE, worst if outcome.value is None else outcome.value
+    shown: dict[int, float] = {}
+    if outcome.kind == "running":
+        state = TrialState.RUNNING
+    elif outcome.kind == "cut" and sampler in LEARNS_FROM_PRUNED:
+        state, shown = TrialState.PRUNED, _curve(known.runs)
+    attributes = {NSGAIISampler._get_generation_key(): generation} if sampler == "nsga2" else {}
+    return create_trial(
+        state=state,
+        value=score if state == TrialState.COMPLETE else None,
+        params=told(space, known.point),
+        distributions=distributions(space, known.point),
+        intermediate_values=shown,
+        system_attrs=attributes,
+    )
+
+
+def _curve(runs: Sequence[RunState]) -> dict[int, float]:
+    """The mean of the replicates' scores by step, where there are any."""
+    by_step: dict[int, list[float]] = {}
+    for run in runs:
+        for step, score in run.scores:
+            if score is not None and math.isfinite(score):
+                by_step.setdefault(step, []).append(score)
+    return {step: fmean(scores) for step, scores in by_step.items()}
+
+
+def propose(
+    space: Space,
+    sampler: Sampler,
+    known: Sequence[Known],
+    objective: str,
+    count: int,
+    taken: Callable[[Point], bool],
+) -> list[dict[str, Any]]:
+    """The next points, which nobody has taken yet; fewer than `count` where nothing new comes.
+
+    A point that is taken stays open in this study, so that the sampler turns to others.
+    """
+    study = _study(sampler, trials(space, sampler.name, known, objective))
+    found: list[dict[str, Any]] = []
+    for _ in range(ASKED_AGAIN):
+        if len(found) == count:
+            break
+        point = suggest(space, study.ask())
+        if not taken(point) and point not in found:
+            found.append(point)
+    return found
+
+
+def _study(sampler: Sampler, told_trials: Sequence[FrozenTrial]) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(direction="maximize", sampler=sampler.made(len(told_trials)))
+    study.add_trials(told_trials)
+    return study
+
+
+def _begun(run: RunState) -> tuple[float, str]:
+    return (float("inf") if run.begun is None else run.begun, run.run_id)

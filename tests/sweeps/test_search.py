@@ -1,0 +1,95 @@
+"""Searches as their users start them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from sweeps.auto_search import main
+from tests.sweeps.conftest import ROOT, Started, Workplace, eventually
+
+SPACE = {
+    "low_rank.kind": {"choices": ["lora", "none"]},
+    "low_rank.rank": {"low": 1, "high": 64},
+    "training.warmup": {"choices": [0.1, 0.2]},
+}
+
+
+def start(place: Workplace, seeds: int = 2, **changes: Any) -> Started:
+    search = {"space": SPACE, "budget": 6, "top_k": 1} | changes.pop("search", {})
+    return place.start(name="search", seeds=seeds, search=search, **changes)
+
+
+def test_a_killed_search_goes_on_and_repeats_nothing(workplace: Workplace) -> None:
+    killed = start(workplace, seconds_per_step=0.05)
+    eventually(lambda: len(workplace.ended()) >= 2, "two runs have ended")
+    killed.kill()
+    out_of_time = start(workplace, search={"hours": 1e-9})
+    assert out_of_time.wait() == 4, out_of_time.output
+    assert "over at" in out_of_time.output
+    again = start(workplace)
+    assert again.wait() == 0, again.output
+    assert "its 6 points are tried" in again.output
+    state = workplace.state()
+    assert len(state.sweep("search").points) == len(workplace.ended()) == 7
+    assert set(workplace.endings().values()) == {1}
+    assert all(state.sweep("search").points.values())
+    best = yaml.safe_load((workplace.results / "searches" / "search.yaml").read_text())
+    assert best["training"]["warmup"] in (0.1, 0.2) or best["training"] == {"steps": 4}
+    finished = start(workplace)
+    assert finished.wait() == 0
+    assert "nothing to train" in finished.output
+    assert "Ray" not in finished.output
+
+
+def test_the_command_searches_the_demo_and_its_best_can_be_trained(workplace: Workplace) -> None:
+    space = workplace.folder / "space.yaml"
+    space.write_text("{smart: null, smart.weight: null, smart.noise: null, low_rank.kind: lora}")
+    flags = "--runs 3 --steps 4 --limit 32 --top-k 1 --seeds-at-end 2 --address local --space space.yaml"
+    searched = workplace.run(str(ROOT / "sweeps" / "auto_search.py"), *flags.split())
+    assert searched.process.returncode == 0, searched.output
+    assert "Finalists, by their mean" in searched.output
+    assert len(workplace.state().runs) == 4
+    ended = workplace.ended()
+    best = workplace.results / "searches" / "auto-search.yaml"
+    trained = workplace.run("-m", "mtbert", "train", str(best), "--seed", "1")
+    assert trained.process.returncode == 0, trained.output
+    assert workplace.ended() == ended  # the ledger has that very run
+
+
+def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:
+    results = str(workplace.folder / "none")
+    assert main(["--dry-run", "--runs", "9", "--limit", "32", "--results", results]) == 0
+    shown = capsys.readouterr().out
+    assert "low_rank.rank" in shown
+    assert "9 points: 0 in the ledger" in shown
+    assert "Nothing was started" in shown
+    assert not (workplace.folder / "none").exists()
+
+
+def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> None:
+    space = workplace.folder / "space.yaml"
+    space.write_text("low_rank.rank: {low: 4}")
+    refused = {
+        ("--runs", "0"): "budget: expected a count of at least 1, got 0",
+        ("--space", "/no/such.yaml"): "/no/such.yaml: No such file",
+        ("--space", str(space)): "space.low_rank.rank: expected choices, or low and high",
+    }
+    for flags, message in refused.items():
+        assert main(flags) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Workplace) -> None:
+    search = {"budget": 9, "top_k": 2, "rungs": {"grace": 2, "reduction": 3}}
+    done = start(workplace, steps=8, search=search)
+    assert done.wait() == 0, done.output
+    runs = workplace.state().runs
+    assert len(runs) == 11
+    assert all(run.step == 8 for run in runs.values() if run.status == "completed")
+    stopped = [run for run in runs.values() if run.status == "stopped"]
+    assert len(stopped) >= 5
+    assert {run.step for run in stopped} <= {2, 6}
+    assert sum(run.seed == 1 for run in runs.values()) == 2
+    assert not workplace.repeated()  # a promoted run goes on from its checkpoint

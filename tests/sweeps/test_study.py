@@ -1,0 +1,164 @@
+"""Optuna's study as the ledger has it, for every sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from optuna.trial import TrialState
+
+from analysis.store import State, Writer
+from mtbert.run import Run
+from mtbert.schema import ConfigError
+from sweeps.points import configuration_at
+from sweeps.space import Point, parse_space
+from sweeps.study import History, Sampler, SamplerName, propose, trials
+
+BASE: dict[str, Any] = {"training": {"steps": 4}, "low_rank": {"kind": "lora"}}
+SPACE = parse_space({"low_rank.rank": {"low": 1, "high": 64}, "low_rank.dropout": {"choices": [0.0, 0.1]}})
+NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
+
+
+class Book:
+    """A ledger in which runs come to what the test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.writer = Writer(folder, "driver")
+
+    @property
+    def state(self) -> State:
+        return self.writer.refresh()
+
+    def begin(self, point: Point, seed: int = 0, data: str = "d", base: Mapping[str, Any] = BASE) -> Any:
+        run = Run(configuration_at(base, point), seed, data, "m")
+        return run.run_id, self.writer.begin(run.as_json(), "search").attempt
+
+    def end(self, rank: int, score: float | None, status: str = "completed", **where: Any) -> None:
+        run_id, attempt = self.begin(at(rank), **where)
+        record = {"step": 2, "epoch": 0, "rows": [], "score": 0.9, "tokens": 1}
+        self.writer.evaluation(run_id, attempt, record)
+        end = {"status": status, "step": 4, "kept_step": 4, "score": score, "metrics": {}, "error": None}
+        self.writer.end(run_id, attempt, end, {}, b"")
+
+    def told(self, sampler: SamplerName = "tpe") -> list[tuple[int, str, float | None]]:
+        known = History(SPACE, BASE, "d", "m").known(self.state)
+        found = trials(SPACE, sampler, known, "score")
+        return [(trial.params["low_rank.rank"], trial.state.name, trial.value) for trial in found]
+
+
+def at(rank: int) -> dict[str, Any]:
+    return {"low_rank.rank": rank, "low_rank.dropout": 0.1}
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path)
+
+
+def test_runs_are_told_in_the_order_of_their_first_begin(book: Book) -> None:
+    for rank in (7, 3, 5):
+        book.end(rank, rank / 10)
+    book.begin(at(1))
+    told = [(7, "COMPLETE", 0.7), (3, "COMPLETE", 0.3), (5, "COMPLETE", 0.5), (1, "RUNNING", None)]
+    assert book.told() == told
+    book.end(7, 0.1, seed=1)
+    assert [rank for rank, *_ in book.told()] == [7, 3, 5, 1]
+
+
+def test_replicates_are_one_point_by_their_mean(book: Book) -> None:
+    for seed, score in enumerate((0.2, 0.4, 0.9)):
+        book.end(4, score, seed=seed)
+    book.begin(at(4), seed=3)
+    assert book.told() == [(4, "COMPLETE", pytest.approx(0.5))]
+
+
+@pytest.mark.parametrize("status", ["stopped", "diverged", "failed"])
+def test_what_was_cut_is_pruned_for_tpe_and_the_worst_for_the_others(book: Book, status: str) -> None:
+    book.end(1, 0.7)
+    book.end(2, 0.4)
+    book.end(3, None, status=status)
+    known = History(SPACE, BASE, "d", "m").known(book.state)
+    last = trials(SPACE, "tpe", known, "score")[-1]
+    assert (last.state, last.intermediate_values) == (TrialState.PRUNED, {2: 0.9})
+    for sampler in ("gp", "nsga2", "random", "quasi_random"):
+        assert book.told(sampler)[-1] == (3, "COMPLETE", 0.4)
+
+
+def test_an_undefined_score_is_the_worst_for_all(book: Book) -> None:
+    book.end(1, 0.7)
+    book.end(2, None)
+    for sampler in NAMES:
+        assert book.told(sampler)[-1] == (2, "COMPLETE", 0.7)
+
+
+def test_only_comparable_runs_are_told(book: Book) -> None:
+    book.end(1, 0.1)
+    book.end(2, 0.2, data="other")
+    book.end(3, 0.3, base={**BASE, "training": {"steps": 5}})
+    book.end(4, 0.4, base={**BASE, "biases": "trained"})
+    run = Run(configuration_at(BASE, at(5)), 0, "d", "m").as_json() | {"method_version": 0}
+    book.writer.begin(run, "search")
+    assert [rank for rank, *_ in book.told()] == [1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_state_gives_one_proposal_and_the_next_state_another(book: Book, name: SamplerName) -> None:
+    history = History(SPACE, BASE, "d", "m")
+
+    def next_point() -> dict[str, Any]:
+        known = history.known(book.state)
+        ranks = [each.point["low_rank.rank"] for each in known]
+        taken = lambda point: point["low_rank.rank"] in ranks  # noqa: E731 - as short as what it says
+        (point,) = propose(SPACE, Sampler(name, 1), known, "score", 1, taken)
+        return point
+
+    seen: list[dict[str, Any]] = []
+    for _ in range(11):
+        point = next_point()
+        assert next_point() == point
+        seen.append(point)
+        book.end(point["low_rank.rank"], point["low_rank.rank"] / 100)
+    assert len({point["low_rank.rank"] for point in seen}) == 11
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_space_is_exhausted_without_a_duplicate(book: Book, name: SamplerName) -> None:
+    space = parse_space(
+        {"low_rank.rank": {"choices": [1, 2, 3, 4]}, "low_rank.dropout": {"choices": [0.0, 0.1]}}
+    )
+    history = History(space, BASE, "d", "m")
+    seen: list[dict[str, Any]] = []
+    while True:
+        known = history.known(book.state)
+        taken = [each.point for each in known]
+        found = propose(space, Sampler(name), known, "score", 1, lambda point, taken=taken: point in taken)
+        if not found:
+            break
+        assert found[0] not in seen
+        seen += found
+        run_id, attempt = book.begin(found[0])
+        end = {"status": "completed", "step": 4, "kept_step": 4, "score": 0.5, "metrics": {}, "error": None}
+        book.writer.end(run_id, attempt, end, {}, b"")
+    assert len(seen) == 8
+
+
+def test_several_points_asked_at_once_differ() -> None:
+    points = propose(SPACE, Sampler(), [], "score", 8, lambda _: False)
+    assert len({str(point) for point in points}) == 8
+
+
+def test_tpe_goes_where_the_scores_are(book: Book) -> None:
+    history = History(SPACE, BASE, "d", "m")
+    for rank in range(4, 64, 4):
+        book.end(rank, 1 - abs(rank - 48) / 64)
+    known = history.known(book.state)
+    points = propose(SPACE, Sampler(), known, "score", 20, lambda _: False)
+    near = sum(point["low_rank.rank"] >= 32 for point in points)
+    assert near > 13  # at random, half
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sampler: expected one of tpe, gp"):
+        Sampler("sobol")  # type: ignore[arg-type]

@@ -185,6 +185,17 @@ def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path:
     assert finalists[0].config_id == best.run.config_id
 
 
+def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tmp_path: Path) -> None:
+    points = [
+        {"low_rank.kind": "lora", "low_rank.rank": rank, "training.warmup": 0.1} for rank in (60, 50, 40)
+    ]
+    points.append({"low_rank.kind": "none", "training.warmup": 0.1})
+    play = Play(tmp_path, search(start=points, budget=4))
+    play.play()
+    found = [each.point for each in play.quest.finalists(play.state)]
+    assert found == [points[0], points[3]]
+
+
 def test_start_points_are_tried_first_and_once(tmp_path: Path) -> None:
     start = {"low_rank.kind": "none", "training.warmup": 0.2}
     play = Play(tmp_path, search(start=(start, start), budget=3, seeds_at_end=1))

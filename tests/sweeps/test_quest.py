@@ -11,8 +11,9 @@ from analysis.store import State, Writer
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.declare import Search
-from sweeps.plan import Growth
+from sweeps.plan import Growth, reached
 from sweeps.quest import Quest
+from sweeps.rungs import Rungs
 from sweeps.space import parse_space
 from tests.sweeps.direct import Desk, ended
 
@@ -68,6 +69,37 @@ class Play:
                 self.run(each, score(each))
                 done.append(each)
         return done
+
+    def go_on(self) -> int:
+        """Takes one run as far as is wanted of it, or asks for more; returns the steps made, 0 at the end."""
+        aims = self.quest.aims(self.state)
+        for each in self.quest.listed(self.state):
+            run, run_id = self.state.runs.get(each.run.run_id), each.run.run_id
+            if not reached(run, aims.targets[run_id]):
+                return self.train(each, 0 if run is None else run.step, aims.targets[run_id])
+        new = self.quest.more(self.state, 1)
+        points = [{"run": each.run.as_json(), "point": dict(each.point)} for each in new]
+        self.writer.declare({"sweep": "search", "kind": "search"}, points)
+        return self.go_on() if new else 0
+
+    def train(self, each: Any, step: int, until: int) -> int:
+        run_id, value = each.run.run_id, score(each)
+        attempt = self.writer.begin(each.run.as_json(), "search").attempt
+        assert attempt is not None, "given out twice"
+        for at in range(step + 1, until + 1):
+            record = {"step": at, "epoch": 0, "rows": [], "score": value, "tokens": 1}
+            self.writer.evaluation(run_id, attempt, record)
+        status = "completed" if until == length(each.run) else "stopped"
+        end = {
+            "status": status,
+            "step": until,
+            "kept_step": None,
+            "score": value,
+            "metrics": {},
+            "error": None,
+        }
+        self.writer.end(run_id, attempt, end, {}, b"")
+        return until - step
 
 
 def score(each: Any) -> float:
@@ -126,6 +158,42 @@ def test_what_another_sweep_has_tried_is_learnt_from_and_not_tried_again(tmp_pat
     assert play.quest.exhausted
     assert [each.point["training.warmup"] for each in done if each.run.seed] == [0.3, 0.3]
     assert play.state.sweep("search").points[other.run.run_id] == {"training.warmup": 0.3}
+
+
+@pytest.mark.parametrize("rule", ["halving", "median"])
+def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path: Path, rule: Any) -> None:
+    sought = Search(
+        "search",
+        {"training": {"steps": 9}, "evaluation": {"every": 1}},
+        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
+        budget=12,
+        rungs=Rungs(grace=1, reduction=3, rule=rule),
+        top_k=2,
+        seeds_at_end=2,
+    )
+    play = Play(tmp_path, sought)
+    steps = 0
+    while made := play.go_on():
+        steps += made
+        play.quest = Quest(sought, "d", "m", length)  # as if the command were started anew each time
+    runs = play.state.runs
+    assert sum(run.seed == 0 for run in runs.values()) == 12
+    assert steps < 12 * 9
+    finalists = play.quest.finalists(play.state)
+    assert [sorted(each.values) for each in finalists] == [[0, 1], [0, 1]]
+    best = max(play.quest.listed(play.state), key=lambda each: each.point["training.warmup"])
+    assert finalists[0].config_id == best.run.config_id
+
+
+def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tmp_path: Path) -> None:
+    points = [
+        {"low_rank.kind": "lora", "low_rank.rank": rank, "training.warmup": 0.1} for rank in (60, 50, 40)
+    ]
+    points.append({"low_rank.kind": "none", "training.warmup": 0.1})
+    play = Play(tmp_path, search(start=points, budget=4))
+    play.play()
+    found = [each.point for each in play.quest.finalists(play.state)]
+    assert found == [points[0], points[3]]
 
 
 def test_start_points_are_tried_first_and_once(tmp_path: Path) -> None:

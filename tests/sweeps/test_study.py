@@ -58,6 +58,8 @@ def book(tmp_path: Path) -> Book:
 
 
 def test_runs_are_told_in_the_order_of_their_first_begin(book: Book) -> None:
+    declared = [Run(configuration_at(BASE, at(rank)), 0, "d", "m").as_json() for rank in (5, 3, 7)]
+    book.writer.declare({"sweep": "search"}, [{"run": run, "point": {}} for run in declared])
     for rank in (7, 3, 5):
         book.end(rank, rank / 10)
     book.begin(at(1))

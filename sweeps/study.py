@@ -6,7 +6,6 @@ ledger changes, and every run enters it in the state from which the chosen sampl
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +41,7 @@ class Sampler:
     """Optuna's sampler of that name; seeded, so that one state of the ledger gives one proposal.
 
     Raises:
-        ConfigError: an unknown name, or one that needs a package that is not installed.
+        ConfigError: an unknown name.
     """
 
     name: SamplerName = "tpe"
@@ -51,8 +50,6 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
             raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {self.name!r}")
-        if self.name in ("gp", "quasi_random") and importlib.util.find_spec("scipy") is None:
-            raise ConfigError(f"sampler: {self.name} needs scipy, which is not there: pip install scipy")
 
     def made(self, trials: int) -> BaseSampler:
         """The sampler that proposes after so many trials."""

@@ -11,7 +11,6 @@ import psutil
 from tests.sweeps.conftest import Started, Workplace, eventually
 
 GRID = {"ranks": [1, 2, 3], "seeds": 2, "steps": 30, "every": 5, "seconds_per_step": 0.05}
-SLOW = {**GRID, "seconds_per_step": 0.3}  # the same runs, long enough to be killed on a busy machine too
 RUNS = 6
 
 
@@ -41,7 +40,7 @@ def in_the_middle(place: Workplace) -> str | None:
 
 
 def test_kills_of_worker_keeper_and_driver_and_an_interrupt(workplace: Workplace) -> None:
-    first = workplace.start(**SLOW)
+    first = workplace.start(**GRID)
     kill_the_worker_of_a_run(workplace)
     kill_the_keeper(workplace)
     children = processes_of(first)

@@ -57,7 +57,7 @@ def count(configuration: Configuration, config: BertConfig, tasks: Mapping[str, 
 
 
 def check_training(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> None:
-    """Every stage has something to train.
+    """Every stage has something to train beside the weights of its losses.
 
     Args:
         tasks: those that the run trains.
@@ -68,8 +68,8 @@ def check_training(configuration: Configuration, config: BertConfig, tasks: Mapp
     for at, stage in enumerate(configuration.stage_list()):
         own = {name: task for name, task in tasks.items() if stage.tasks is None or name in stage.tasks}
         moving = PARTS if stage.trains is None else stage.trains
-        found = count(configuration, config, own).parts
-        if not any(trainable for name, (trainable, _) in found.items() if _part(name) in moving):
+        parts = count(configuration, config, own).parts
+        if not any(parts[name][0] for name in parts if name != "weighting" and _part(name) in moving):
             where = f"stages[{at}]" if configuration.stages else "training"
             kinds = ", ".join(f"{name} {configuration.heads.of_task(name).kind}" for name in own)
             raise ConfigError(

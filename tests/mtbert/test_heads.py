@@ -377,6 +377,10 @@ ONLY_COSINE: Changes = {"heads": {"tasks": {"sts": COSINE}}, **SEPARATE}
     ("changes", "where"),
     [
         ({"training": {"tasks": ["sts"]}}, r"training: nothing to train.*sts relu_cosine"),
+        (
+            {"training": {"tasks": ["sts"]}, "weighting": {"kind": "uncertainty"}},
+            r"training: nothing to train",
+        ),
         ({"stages": [{"tasks": ["sts"]}, {"tasks": ["sst"]}]}, r"stages\[0\]: nothing to train"),
         (
             {"low_rank": toys.lora(), "stages": [{}, {"tasks": ["sts"], "trains": ["heads"]}]},

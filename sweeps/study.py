@@ -18,6 +18,7 @@ from analysis.store.state import RunState, State
 from mtbert.configuration import parse
 from mtbert.run import METHOD_VERSION, digest
 from mtbert.schema import ConfigError
+from sweeps.evolution import cma_es
 from sweeps.points import point_of
 from sweeps.space import Point, Space, distributions, suggest, told
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-SamplerName = Literal["tpe", "gp", "quasi_random", "random", "nsga2"]
+SamplerName = Literal["tpe", "gp", "cma_es", "quasi_random", "random", "nsga2"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 LEARNS_FROM_PRUNED = ("tpe",)
 """The others read complete trials alone: stopped and diverged runs are told to them as the worst."""
@@ -60,6 +61,8 @@ class Sampler:
             return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
         if self.name == "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        if self.name == "cma_es":
+            return cma_es(seed)
         if self.name == "nsga2":
             return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
         if self.name == "random":
@@ -213,16 +216,19 @@ def propose(
 ) -> list[dict[str, Any]]:
     """The next points, which nobody has taken yet; fewer than `count` where nothing new comes.
 
-    A point that is taken stays open in this study, so that the sampler turns to others.
+    A point that is taken stays open in this study, so that the sampler turns to others; where it has settled
+    on what is taken, chance takes over.
     """
-    study = _study(sampler, trials(space, sampler.name, known, objective))
+    told_trials = trials(space, sampler.name, known, objective)
     found: list[dict[str, Any]] = []
-    for _ in range(ASKED_AGAIN):
-        if len(found) == count:
-            break
-        point = suggest(space, study.ask())
-        if not taken(point) and point not in found:
-            found.append(point)
+    for asked in (sampler, Sampler("random", sampler.seed)):
+        study = _study(asked, told_trials)
+        for _ in range(ASKED_AGAIN):
+            if len(found) == count:
+                return found
+            point = suggest(space, study.ask())
+            if not taken(point) and point not in found:
+                found.append(point)
     return found
 
 

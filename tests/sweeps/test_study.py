@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any, get_args
 
 import pytest
@@ -84,7 +85,7 @@ def test_what_was_cut_is_pruned_for_tpe_and_the_worst_for_the_others(book: Book,
     known = History(SPACE, BASE, "d", "m").known(book.state)
     last = trials(SPACE, "tpe", known, "score")[-1]
     assert (last.state, last.intermediate_values) == (TrialState.PRUNED, {2: 0.9})
-    for sampler in ("gp", "nsga2", "random", "quasi_random"):
+    for sampler in ("gp", "cma_es", "nsga2", "random", "quasi_random"):
         assert book.told(sampler)[-1] == (3, "COMPLETE", 0.4)
 
 
@@ -161,6 +162,42 @@ def test_tpe_goes_where_the_scores_are(book: Book) -> None:
     assert near > 13  # at random, half
 
 
+def play_numbers(folder: Path, name: SamplerName, seed: int, count: int) -> list[float]:
+    """How far from the best each point was of a search over two numbers, its study rebuilt for each."""
+    names = ("training.warmup", "training.learning_rate.heads")
+    space = parse_space({name: {"low": 0.01, "high": 0.8} for name in names})
+    book, history, missed = Book(folder), History(space, BASE, "d", "m"), []
+    for _ in range(count):
+        known = history.known(book.state)
+        (point,) = propose(space, Sampler(name, seed), known, "score", 1, lambda _: False)
+        missed.append(sum((point[name] - best) ** 2 for name, best in zip(names, (0.6, 0.15), strict=True)))
+        run_id, attempt = book.begin(point)
+        end = {"status": "completed", "step": 4, "kept_step": 4, "metrics": {}, "error": None}
+        book.writer.end(run_id, attempt, end | {"score": 1 - missed[-1]}, {}, b"")
+    return missed
+
+
+def test_cma_es_closes_in_through_studies_that_are_rebuilt(tmp_path: Path) -> None:
+    seeds, half = range(3), 24
+    evolved = [play_numbers(tmp_path / f"cma{seed}", "cma_es", seed, 2 * half) for seed in seeds]
+    random = [play_numbers(tmp_path / f"random{seed}", "random", seed, 2 * half) for seed in seeds]
+    assert all(median(missed[half:]) < median(missed[:half]) for missed in evolved)
+    assert max(median(missed[half:]) for missed in evolved) < min(median(m[half:]) for m in random) / 2
+    assert median(map(min, evolved)) < median(map(min, random))
+
+
+def test_a_sampler_that_has_settled_does_not_exhaust_the_space(book: Book) -> None:
+    space = parse_space({"low_rank.rank": {"low": 1, "high": 64}})
+    known = History(space, BASE, "d", "m")
+    for rank in [32] * 60:
+        run_id, attempt = book.begin({"low_rank.rank": rank}, seed=len(book.state.runs))
+        end = {"status": "completed", "step": 4, "kept_step": 4, "score": 0.5, "metrics": {}, "error": None}
+        book.writer.end(run_id, attempt, end, {}, b"")
+    few = lambda point: point["low_rank.rank"] > 4  # noqa: E731 - as short as what it says
+    found = propose(space, Sampler("cma_es"), known.known(book.state), "score", 4, few)
+    assert sorted(point["low_rank.rank"] for point in found) == [1, 2, 3, 4]
+
+
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(ConfigError, match="sampler: expected one of tpe, gp"):
+    with pytest.raises(ConfigError, match="sampler: expected one of tpe, gp, cma_es"):
         Sampler("sobol")  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from mtbert.configuration import parse
 from mtbert.schema import ConfigError, build
+from sweeps.budget import Budget
 from sweeps.declare import Search
 from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, positive, settings
 from sweeps.launch import reported
@@ -34,7 +35,7 @@ from sweeps.search import SearchLaunch
 from sweeps.space import Space, parse_space
 from sweeps.study import SAMPLERS, Sampler
 
-RUNS, TOP_K, SEEDS_AT_END = 24, 3, 3
+TOP_K, SEEDS_AT_END = 3, 3
 EVALUATIONS = 4
 """Of a run without --config, the first of them being the first rung."""
 RATE: Mapping[str, Any] = {"low": 3e-4, "high": 1e-2, "log": True, "role": "nuisance"}
@@ -90,8 +91,7 @@ def _run(args: argparse.Namespace, command: str, console: Console) -> int:
         name=args.name,
         base=base,
         space=space_of(args.space),
-        budget=args.runs,
-        hours=args.hours,
+        budget=build(Budget, {"points": args.runs, "hours": args.hours}, "budget"),
         sampler=Sampler(args.sampler, args.sampler_seed),
         rungs=rungs_of(args, base),
         top_k=args.top_k,
@@ -143,7 +143,7 @@ def _parser() -> Parser:
         metavar="YAML",
         help="by field: a parameter, a fixed value, or null to leave it out",
     )
-    add("--runs", type=int, default=RUNS, help="how many points are tried (%(default)s)")
+    add("--runs", type=int, default=Budget().points, help="how many points are tried (%(default)s)")
     add("--hours", type=float, help="after which the search ends; the same command goes on")
     add("--sampler", choices=SAMPLERS, default="tpe", help="of Optuna's (%(default)s)")
     add("--sampler-seed", type=int, default=0, help="(%(default)s)")

@@ -11,6 +11,7 @@ from typing import Any
 from mtbert.configuration import Configuration, parse, with_values
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
+from sweeps.budget import Budget
 from sweeps.points import configuration_at
 from sweeps.rungs import Rungs
 from sweeps.space import Point, Space, spoken
@@ -124,16 +125,14 @@ class Search:
         base: a configuration as plain data: what is fixed.
         start: points that are tried first.
         rungs: where points are stopped that are not among the best; None trains each to its end.
-        budget: how many points are tried, with seed 0.
-        hours: after which the search ends, counted from each start of its command.
+        budget: what it may use up, the number of points included.
         top_k: of the best, how many are trained with the seeds 0 to seeds_at_end - 1 when all else ended.
     """
 
     name: str
     base: Mapping[str, Any]
     space: Space
-    budget: int
-    hours: float | None = None
+    budget: Budget = field(default_factory=Budget)
     sampler: Sampler = field(default_factory=Sampler)
     start: Sequence[Point] = ()
     rungs: Rungs | None = None
@@ -143,11 +142,8 @@ class Search:
 
     def __post_init__(self) -> None:
         _check(self.name, self.seeds_at_end)
-        for name, count in (("budget", self.budget), ("top_k", self.top_k)):
-            if count < 1:
-                raise ConfigError(f"{name}: expected a count of at least 1, got {count!r}")
-        if self.hours is not None and not self.hours > 0:
-            raise ConfigError(f"hours: expected a number above 0, got {self.hours!r}")
+        if self.top_k < 1:
+            raise ConfigError(f"top_k: expected a count of at least 1, got {self.top_k!r}")
         if self.rungs is not None:
             evaluation = parse(self.base).evaluation
             self.rungs.check(evaluation.every, evaluation.unit)
@@ -164,7 +160,7 @@ class Search:
 
     def runs(self, data: str, model: str) -> list[DeclaredRun]:
         """The runs of the start points: all that is known before anything has been tried."""
-        declared = [self.run(point, 0, data, model) for point in self.start[: self.budget]]
+        declared = [self.run(point, 0, data, model) for point in self.start[: self.budget.points]]
         return list({each.run.run_id: each for each in declared}.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -177,7 +173,7 @@ class Search:
             "base": plain(parse(self.base)),
             "sampler": plain(self.sampler, defaults=True),
             "rungs": plain(self.rungs, defaults=True),
-            "budget": self.budget,
+            "budget": plain(self.budget, defaults=True),
             "top_k": self.top_k,
             "seeds": self.seeds_at_end,
         }

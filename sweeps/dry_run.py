@@ -29,7 +29,7 @@ def show_search(launch: SearchLaunch) -> None:
     launch.say(as_text(laid_out(columns)))
     tried = launch.quest.tried(launch.state)
     left = launch.expected - len(launch.outlook.ended)
-    launch.say(f"{search.budget} points: {tried} in the ledger, up to {left} runs to train")
+    launch.say(f"{search.budget.points} points: {tried} in the ledger, up to {left} runs to train")
     if launch.finished:
         launch.say("Nothing to train.")
         return

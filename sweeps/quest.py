@@ -70,7 +70,7 @@ class Quest:
 
     def more(self, state: State, count: int) -> list[DeclaredRun]:
         """Runs beside those listed: new points within the budget; once all have ended, the finalists'."""
-        left = self.search.budget - self.tried(state)
+        left = self.search.budget.points - self.tried(state)
         if left > 0 and not self.exhausted:
             found = self._proposed(state, min(left, count))
             self.exhausted = not found
@@ -152,7 +152,7 @@ class Quest:
         """Whether every point of the budget has come as far as is wanted of it."""
         listed = self.listed(state)
         tried = sum(each.run.seed == 0 for each in listed)
-        full = self.exhausted or tried >= self.search.budget
+        full = self.exhausted or tried >= self.search.budget.points
         return full and all(
             reached(state.runs.get(run_id), aims.targets[run_id])
             for run_id in (each.run.run_id for each in listed)

@@ -38,8 +38,8 @@ class SearchLaunch(Launch):
         self.search = search
         self.quest = Quest(search, material.data, material.model, self.steps)
         super().__init__(search, material, settings, console)
-        if search.hours is not None:
-            self.deadline = time.monotonic() + 3600 * search.hours
+        if search.budget.hours is not None:
+            self.deadline = time.monotonic() + 3600 * search.budget.hours
 
     @property
     def finished(self) -> bool:
@@ -49,13 +49,13 @@ class SearchLaunch(Launch):
     @property
     def expected(self) -> int:
         """Points of the budget, and the finalists' further seeds."""
-        more = min(self.search.top_k, self.search.budget) * (self.search.seeds_at_end - 1)
-        return max(len(self.declared), self.search.budget + more)
+        more = min(self.search.top_k, self.search.budget.points) * (self.search.seeds_at_end - 1)
+        return max(len(self.declared), self.search.budget.points + more)
 
     @property
     def wanted(self) -> list[Run]:
         """What is known to be wanted, and some of what may be proposed."""
-        left = self.search.budget - self.quest.tried(self.state)
+        left = self.search.budget.points - self.quest.tried(self.state)
         return [*super().wanted, *(self.quest.sample(SAMPLE) if left > 0 or not super().wanted else ())]
 
     def listed(self) -> Sequence[DeclaredRun]:
@@ -92,13 +92,13 @@ class SearchLaunch(Launch):
         return [*shown, *ended], following
 
     def _why_ended(self) -> str:
-        tried, budget = self.quest.tried(self.state), self.search.budget
+        tried, budget = self.quest.tried(self.state), self.search.budget.points
         if self.finished and tried >= budget:
             return f"The search has ended: its {budget} points are tried."
         if self.finished:
             return f"The search has ended: the space is exhausted after {tried} points, before its {budget}."
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            hours = spoken_seconds(3600 * (self.search.hours or 0))
+            hours = spoken_seconds(3600 * (self.search.budget.hours or 0))
             return f"The search's {hours} are over at {tried} of {budget} points; the same command goes on."
         return f"The search has tried {tried} of {budget} points."
 

@@ -210,6 +210,8 @@ def main(argv: Sequence[str]) -> int:
     """A sweep's command over fake material: RESULTS and a JSON of what differs from the defaults."""
     from rich.console import Console
 
+    from mtbert.schema import build
+    from sweeps.budget import Budget
     from sweeps.declare import Grid, Search
     from sweeps.launch import Launch, reported
     from sweeps.rungs import Rungs
@@ -237,6 +239,7 @@ def main(argv: Sequence[str]) -> int:
     settings = Settings(results, command, **given)
     if search is not None:
         search["space"] = parse_space(search["space"])
+        search["budget"] = build(Budget, search["budget"], "budget")
         search["rungs"] = Rungs(**search["rungs"]) if "rungs" in search else None
         sought = Search(name, base, seeds_at_end=seeds, **search)
         return reported(lambda: SearchLaunch(sought, material, settings, console).run(), command, console)

@@ -10,6 +10,7 @@ import pytest
 from analysis.store import State, Writer
 from mtbert.run import Run
 from mtbert.schema import ConfigError
+from sweeps.budget import Budget
 from sweeps.declare import Search
 from sweeps.plan import Growth, reached
 from sweeps.quest import Quest
@@ -26,7 +27,7 @@ SPACE = {
 
 
 def search(**changes: Any) -> Search:
-    given = {"budget": 6, "top_k": 2, "seeds_at_end": 3, "space": parse_space(SPACE)}
+    given = {"budget": Budget(6), "top_k": 2, "seeds_at_end": 3, "space": parse_space(SPACE)}
     return Search("search", BASE, **given | changes)
 
 
@@ -124,7 +125,7 @@ def test_a_search_tries_its_budget_and_then_the_best_over_more_seeds(tmp_path: P
 
 
 def test_no_run_is_given_out_while_the_finalists_are_not_known(tmp_path: Path) -> None:
-    play = Play(tmp_path, search(budget=1))
+    play = Play(tmp_path, search(budget=Budget(1)))
     (one,) = play.quest.more(play.state, 5)
     play.writer.declare({"sweep": "search"}, [{"run": one.run.as_json(), "point": dict(one.point)}])
     play.writer.begin(one.run.as_json(), "search")
@@ -142,15 +143,15 @@ def test_a_second_call_goes_on_where_the_ledger_stands(tmp_path: Path) -> None:
 
 
 def test_a_larger_budget_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
-    play = Play(tmp_path, search(budget=3, seeds_at_end=1))
+    play = Play(tmp_path, search(budget=Budget(3), seeds_at_end=1))
     assert len(play.play()) == 3
-    play.quest = Quest(search(budget=5, seeds_at_end=1), "d", "m", length)
+    play.quest = Quest(search(budget=Budget(5), seeds_at_end=1), "d", "m", length)
     assert len(play.play()) == 2
 
 
 def test_what_another_sweep_has_tried_is_learnt_from_and_not_tried_again(tmp_path: Path) -> None:
     space = parse_space({"training.warmup": {"choices": [0.1, 0.2, 0.3]}})
-    play = Play(tmp_path, search(space=space, budget=5, top_k=1))
+    play = Play(tmp_path, search(space=space, budget=Budget(5), top_k=1))
     other = play.search.run({"training.warmup": 0.3}, 0, "d", "m")
     play.run(other, 0.99, sweep="another")
     done = play.play()
@@ -166,7 +167,7 @@ def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path:
         "search",
         {"training": {"steps": 9}, "evaluation": {"every": 1}},
         parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
-        budget=12,
+        budget=Budget(12),
         rungs=Rungs(grace=1, reduction=3, rule=rule),
         top_k=2,
         seeds_at_end=2,
@@ -190,7 +191,7 @@ def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tm
         {"low_rank.kind": "lora", "low_rank.rank": rank, "training.warmup": 0.1} for rank in (60, 50, 40)
     ]
     points.append({"low_rank.kind": "none", "training.warmup": 0.1})
-    play = Play(tmp_path, search(start=points, budget=4))
+    play = Play(tmp_path, search(start=points, budget=Budget(4)))
     play.play()
     found = [each.point for each in play.quest.finalists(play.state)]
     assert found == [points[0], points[3]]
@@ -198,7 +199,7 @@ def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tm
 
 def test_start_points_are_tried_first_and_once(tmp_path: Path) -> None:
     start = {"low_rank.kind": "none", "training.warmup": 0.2}
-    play = Play(tmp_path, search(start=(start, start), budget=3, seeds_at_end=1))
+    play = Play(tmp_path, search(start=(start, start), budget=Budget(3), seeds_at_end=1))
     done = play.play()
     assert done[0].point == start
     assert len({each.run.run_id for each in done}) == len(done) == 3
@@ -206,17 +207,15 @@ def test_start_points_are_tried_first_and_once(tmp_path: Path) -> None:
 
 def test_points_of_another_base_under_the_same_name_are_left_aside(tmp_path: Path) -> None:
     Play(tmp_path, search()).play(rounds=2)
-    longer = Quest(Search("search", {"training": {"steps": 5}}, parse_space(SPACE), 6), "d", "m", length)
-    assert longer.listed(Writer(tmp_path, "other").refresh()) == []
+    longer = Search("search", {"training": {"steps": 5}}, parse_space(SPACE), Budget(6))
+    assert Quest(longer, "d", "m", length).listed(Writer(tmp_path, "other").refresh()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": 0}, "budget: expected a count of at least 1, got 0"),
         ({"top_k": 0}, "top_k: expected a count of at least 1, got 0"),
         ({"seeds_at_end": 0}, "seeds: expected a count of at least 1, got 0"),
-        ({"hours": 0.0}, "hours: expected a number above 0, got 0.0"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

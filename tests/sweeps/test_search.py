@@ -17,7 +17,7 @@ SPACE = {
 
 
 def start(place: Workplace, seeds: int = 2, **changes: Any) -> Started:
-    search = {"space": SPACE, "budget": 6, "top_k": 1} | changes.pop("search", {})
+    search = {"space": SPACE, "budget": {"points": 6}, "top_k": 1} | changes.pop("search", {})
     return place.start(name="search", seeds=seeds, search=search, **changes)
 
 
@@ -25,7 +25,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(workplace: Workplace) -> No
     killed = start(workplace, seconds_per_step=0.05)
     eventually(lambda: len(workplace.ended()) >= 2, "two runs have ended")
     killed.kill()
-    out_of_time = start(workplace, search={"hours": 1e-9})
+    out_of_time = start(workplace, search={"budget": {"points": 6, "hours": 1e-9}})
     assert out_of_time.wait() == 4, out_of_time.output
     assert "over at" in out_of_time.output
     again = start(workplace)
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
     space = workplace.folder / "space.yaml"
     space.write_text("low_rank.rank: {low: 4}")
     refused = {
-        ("--runs", "0"): "budget: expected a count of at least 1, got 0",
+        ("--runs", "0"): "budget.points: expected a number at least 1, got 0",
         ("--space", "/no/such.yaml"): "/no/such.yaml: No such file",
         ("--space", str(space)): "space.low_rank.rank: expected choices, or low and high",
     }
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
 
 
 def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Workplace) -> None:
-    search = {"budget": 9, "top_k": 2, "rungs": {"grace": 2, "reduction": 3}}
+    search = {"budget": {"points": 9}, "top_k": 2, "rungs": {"grace": 2, "reduction": 3}}
     done = start(workplace, steps=8, search=search)
     assert done.wait() == 0, done.output
     runs = workplace.state().runs

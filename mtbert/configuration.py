@@ -248,6 +248,23 @@ def with_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
     return result
 
 
+def without(base: Mapping[str, Any], dotted: str) -> dict[str, Any]:
+    """`base` without what it says of one field, which is then at its default.
+
+    Raises:
+        ConfigError: it says nothing of it.
+    """
+    name, _, rest = dotted.partition(".")
+    below = base.get(name)
+    if name not in base or (rest and not isinstance(below, Mapping)):
+        raise ConfigError(
+            f"without {dotted}: expected a field that the base sets to other than its default; "
+            f"{name!r} is none, it sets {', '.join(base) or 'nothing'}"
+        )
+    kept = {key: value for key, value in base.items() if key != name}
+    return {**kept, name: without(below, rest)} if rest and isinstance(below, Mapping) else kept
+
+
 def parse(data: Any) -> Configuration:
     """A configuration from plain data; unknown keys and impossible values are errors.
 

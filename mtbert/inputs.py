@@ -54,27 +54,34 @@ def parse_inputs(data: Mapping[str, Any]) -> Inputs:
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A YAML file of one training: its inputs' fields, and the configuration's, as plain data.
+    """A YAML file's fields as plain data: those of the inputs, and the others.
 
     Raises:
         ConfigError: the file is missing, or not a YAML mapping.
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    if data is None:
-        data = {}
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, got {type(data).__name__}")
     names = {field.name for field in fields(Inputs)}
     inputs = {key: value for key, value in data.items() if key in names}
     return inputs, {key: value for key, value in data.items() if key not in names}
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds; an empty one is an empty mapping.
+
+    Raises:
+        ConfigError: the file is missing, or not YAML.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return {} if data is None else data
 
 
 def parse_limit(text: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 Built = TypeVar("Built")
@@ -39,6 +39,8 @@ def constrained(
 def build(cls: type[Built], data: Any, where: str) -> Built:
     """An instance of the dataclass `cls` from a mapping, as YAML or JSON gives it.
 
+    A field that holds a dataclass may be given one, read already.
+
     Args:
         where: the dotted name of this part, for the messages.
 
@@ -49,9 +51,7 @@ def build(cls: type[Built], data: Any, where: str) -> Built:
         raise ConfigError(f"{where}: expected a mapping of {cls.__name__} fields, got {data!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in data:
-        if key not in fields:
-            raise ConfigError(f"{where}.{key}: no such field{_nearest(str(key), list(fields))}")
+    check_names(data, fields, f"{where}.")
     for name, field in fields.items():
         if name not in data and default_of(field) is dataclasses.MISSING:
             raise ConfigError(f"{where}.{name}: missing")
@@ -62,6 +62,14 @@ def build(cls: type[Built], data: Any, where: str) -> Built:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}{error}") from None
+
+
+def check_names(data: Iterable[Any], known: Iterable[str], where: str = "") -> None:
+    """Raises ConfigError for a name that is none of the known ones."""
+    fields = list(known)
+    for name in data:
+        if name not in fields:
+            raise ConfigError(f"{where}{name}: no such field{_nearest(str(name), fields)}")
 
 
 def plain(value: Any, defaults: bool = False) -> Any:
@@ -116,7 +124,7 @@ def _convert(hint: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> An
         if value not in arguments:
             raise ConfigError(f"{where}: expected one of {_spoken(arguments)}, got {value!r}")
         return value
-    if origin is tuple:
+    if origin is not None and issubclass(origin, Sequence):
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
         return tuple(
@@ -129,7 +137,7 @@ def _convert(hint: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> An
             str(key): _convert(arguments[1], item, f"{where}.{key}", bounds) for key, item in value.items()
         }
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)  # type: ignore[arg-type]
+        return value if isinstance(value, hint) else build(hint, value, where)  # type: ignore[arg-type]
     return _convert_scalar(hint, value, where, bounds)
 
 

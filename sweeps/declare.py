@@ -1,4 +1,4 @@
-"""Declared sweeps: axes over a base configuration, named configurations, or a space that is searched."""
+"""Declared sweeps: axes over a base, named configurations, one change at a time, or a space to search."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
-from mtbert.configuration import Configuration, parse, with_values
+from mtbert.configuration import Configuration, parse, with_values, without
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
 from sweeps.budget import Budget
@@ -16,6 +17,9 @@ from sweeps.points import configuration_at
 from sweeps.rungs import Rungs
 from sweeps.space import Point, Space, spoken
 from sweeps.study import Sampler
+
+BASE = "base"
+"""What an ablation calls its base among its changes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Grid:
         axes: values by dotted field name, `{"low_rank.rank": (1, 4)}`; the last one varies fastest.
     """
 
+    kind: ClassVar = "grid"
     name: str
     base: Mapping[str, Any]
     axes: Mapping[str, Sequence[Any]]
@@ -74,7 +79,7 @@ class Grid:
         """What the ledger keeps of the declaration; the same declaration gives the same record."""
         return {
             "sweep": self.name,
-            "kind": "grid",
+            "kind": self.kind,
             "axes": {axis: list(values) for axis, values in self.axes.items()},
             "objective": self.objective,
             "base": plain(parse(self.base)),
@@ -86,6 +91,7 @@ class Grid:
 class RunList:
     """Named configurations that need not have anything in common, each with the seeds 0 to seeds - 1."""
 
+    kind: ClassVar = "list"
     name: str
     configurations: Mapping[str, Configuration]
     seeds: int
@@ -109,10 +115,78 @@ class RunList:
         """As a grid's."""
         return {
             "sweep": self.name,
-            "kind": "list",
+            "kind": self.kind,
             "axes": {"row": list(self.configurations)},
             "objective": self.objective,
             "base": {},
+            "seeds": self.seeds,
+        }
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A base configuration, and what it comes to with one thing changed at a time.
+
+    Each with the seeds 0 to seeds - 1: the base as `base`, then the changes by their names.
+
+    Attributes:
+        base: a configuration as plain data.
+        without: fields that the base sets, each put back to its default: "without smart".
+        changes: by name, values by dotted field to lay over the base: `{"rank 1": {"low_rank.rank": 1}}`.
+    """
+
+    kind: ClassVar = "ablation"
+    name: str
+    base: Mapping[str, Any]
+    seeds: int
+    without: Sequence[str] = ()
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    objective: str = "score"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.seeds)
+        if not self.without and not self.changes:
+            raise ConfigError("without: expected at least one field, or changes, got neither")
+        if BASE in self.changes:
+            raise ConfigError(f"changes.{BASE}: expected another name, as this is the base's own")
+
+    @cached_property
+    def configurations(self) -> dict[str, Configuration]:
+        """The base and what it comes to, by name.
+
+        Raises:
+            ConfigError: a change that cannot be, or that changes nothing.
+        """
+        base = parse(self.base)
+        found = {BASE: base}
+        told = {f"without {name}": without(plain(base), name) for name in self.without}
+        told |= {name: with_values(self.base, values) for name, values in self.changes.items()}
+        for name, settings in told.items():
+            try:
+                found[name] = parse(settings)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+            if found[name] == base:
+                raise ConfigError(f"{name}: expected another configuration than the base, got the same")
+        return found
+
+    def points(self) -> list[dict[str, Any]]:
+        """The names in order, the base first."""
+        return [{"change": name} for name in self.configurations]
+
+    def runs(self, data: str, model: str) -> list[DeclaredRun]:
+        """As a grid's."""
+        pairs = list(zip(self.points(), self.configurations.values(), strict=True))
+        return _over_seeds(pairs, self.seeds, data, model)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a grid's."""
+        return {
+            "sweep": self.name,
+            "kind": self.kind,
+            "axes": {"change": list(self.configurations)},
+            "objective": self.objective,
+            "base": plain(parse(self.base)),
             "seeds": self.seeds,
         }
 
@@ -129,6 +203,7 @@ class Search:
         top_k: of the best, how many are trained with the seeds 0 to seeds_at_end - 1 when all else ended.
     """
 
+    kind: ClassVar = "search"
     name: str
     base: Mapping[str, Any]
     space: Space
@@ -167,7 +242,7 @@ class Search:
         """As a grid's."""
         return {
             "sweep": self.name,
-            "kind": "search",
+            "kind": self.kind,
             "axes": plain(self.space.parameters),
             "objective": self.objective,
             "base": plain(parse(self.base)),
@@ -179,7 +254,7 @@ class Search:
         }
 
 
-Sweep = Grid | RunList | Search
+Sweep = Grid | RunList | Ablation | Search
 
 
 def _check(name: str, seeds: int) -> None:

@@ -7,8 +7,6 @@ python sweeps/lora_grid.py --config examples/bert_base.yaml --model bert-base-un
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,31 +19,27 @@ from rich.console import Console
 
 from mtbert.schema import ConfigError
 from sweeps.declare import Grid
+from sweeps.file import Declared
 from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, settings
-from sweeps.launch import Launch, reported
-from sweeps.publish import LoadedMaterial
+from sweeps.start import command, start
 
 RANKS, ALPHAS, SEEDS = "1,4,16", "1", 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 bad input, 3 failed runs, 130 Ctrl-C."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    command = shlex.join(["python", sys.argv[0] if argv is None else "sweeps/lora_grid.py", *given])
-    console = Console(highlight=False)
-    return reported(lambda: _run(_parser().parse_args(given), command, console), command, console)
+    """Runs the command; returns its exit code."""
+    return command("sweeps/lora_grid.py", argv, _run)
 
 
-def _run(args: argparse.Namespace, command: str, console: Console) -> int:
+def _run(given: Sequence[str], again: str, console: Console) -> int:
+    args = _parser().parse_args(given)
     axes = {
         "low_rank.rank": numbers(args.ranks, "--ranks", int, at_least=1),
         "low_rank.alpha": numbers(args.alphas, "--alphas", float, at_least=0),
     }
     inputs, base = experiment(args)
     sweep = Grid(name=args.name, base=base, axes=axes, seeds=args.seeds)
-    chosen = settings(args, command)
-    sweep.runs("", "")  # what cannot be is told before the data is read
-    return Launch(sweep, LoadedMaterial(inputs), chosen, console).run()
+    return start(Declared(sweep, inputs), settings(args, again), console)
 
 
 def numbers(text: str, flag: str, kind: Callable[[str], Any], at_least: float) -> tuple[Any, ...]:

@@ -30,9 +30,10 @@ from mtbert.inputs import Inputs, parse_assignments, parse_inputs
 from mtbert.schema import ConfigError
 from sweeps.beside import Beside, claim_table, row_table
 from sweeps.flags import PRECISIONS, Parser, add_carrying_out, add_inputs, given_inputs, settings
-from sweeps.launch import ENDED, Launch, reported
+from sweeps.launch import ENDED, Launch
 from sweeps.measured import FROM_PREDICTIONS, Measured, from_predictions
 from sweeps.provenance import MARKS
+from sweeps.start import command
 from sweeps.table_plan import Options, TablePlan
 from sweeps.table_show import answer, listing, spans
 from sweeps.table_show import settings as settings_shown
@@ -50,14 +51,12 @@ class _Part(Launch):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 bad input, 3 failed runs, 130 Ctrl-C."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    command = shlex.join(["python", sys.argv[0] if argv is None else "sweeps/published.py", *given])
-    console = Console(highlight=False)
-    return reported(lambda: _run(_parser().parse_args(given), command, console), command, console)
+    """Runs the command; returns its exit code."""
+    return command("sweeps/published.py", argv, _run)
 
 
-def _run(args: argparse.Namespace, command: str, console: Console) -> int:
+def _run(given: Sequence[str], again: str, console: Console) -> int:
+    args = _parser().parse_args(given)
     tables = read_tables()
     if args.list:
         chosen = [
@@ -71,13 +70,13 @@ def _run(args: argparse.Namespace, command: str, console: Console) -> int:
     if args.settings:
         _say(console, as_text(settings_shown(table)).rstrip())
         return ENDED
-    return _carry_out(table, args, command, console)
+    return _carry_out(table, args, again, console)
 
 
-def _carry_out(table: Table, args: argparse.Namespace, command: str, console: Console) -> int:
+def _carry_out(table: Table, args: argparse.Namespace, again: str, console: Console) -> int:
     """Trains what the ledger lacks, merges what is merged, and shows the table."""
     options = Options(args.seeds, args.scale, _values(args))
-    chosen = settings(args, command)
+    chosen = settings(args, again)
     inputs, note = inputs_of(table, given_inputs(args, ("model", "data", "holdout")))
     material = TableMaterial(inputs)
     further = None if args.pretrained is None else TableMaterial(_with_model(inputs, args.pretrained))

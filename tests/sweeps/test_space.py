@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from mtbert.configuration import parse, with_values
 from mtbert.schema import ConfigError
-from sweeps.auto_search import SPACE
+from sweeps.file import usual_space
 from sweeps.points import configuration_at, point_of
 from sweeps.space import Space, distributions, parse_space, spoken, suggest, told
 
 BASE: dict[str, Any] = {"training": {"steps": 4}}
-DEFAULT = parse_space(SPACE)
+DEFAULT = usual_space()
 REFUSED = {
     "space: expected at least one parameter": {},
     "space.a: expected choices, or low and high": {"a": {}},
@@ -110,7 +110,7 @@ def test_an_impossible_point_is_named() -> None:
 def test_a_sweep_fixes_narrows_widens_and_leaves_out() -> None:
     changes = {"low_rank.kind": "lora", "low_rank.rank": {"low": 1, "high": 64}, "smart": None}
     changes |= {"smart.weight": None, "smart.noise": None}
-    points = sampled(parse_space(changes, SPACE), 0, 100)
+    points = sampled(usual_space(changes), 0, 100)
     assert {point["low_rank.kind"] for point in points} == {"lora"}
     assert max(point["low_rank.rank"] for point in points) > 32
     assert not any("smart" in point for point in points)

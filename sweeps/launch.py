@@ -161,6 +161,7 @@ class Launch:
         self.say(f"Joining the Ray at {address}" if address else "Starting Ray on this machine")
         with session(address) as ray_session:
             from sweeps.drive import Drive, Work
+            from sweeps.watchdog import watched
 
             placement = self.place(ray_session.machines())
             self.say(f"{placement.slots} at once ({placement.reason})")
@@ -177,9 +178,12 @@ class Launch:
                 more=self.more,
                 deadline=self.deadline,
             )
-            with Progress(
-                self.console, self.labels, self.targets, placement.slots, guess, expected=self.expected
-            ) as progress:
+            with (
+                watched(self.settings.command, ray_session.folder, self.console),
+                Progress(
+                    self.console, self.labels, self.targets, placement.slots, guess, expected=self.expected
+                ) as progress,
+            ):
                 drive = Drive(work, self.material, placement, ray_session, progress)
                 try:
                     outcome = drive.run()

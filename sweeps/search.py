@@ -70,7 +70,8 @@ class SearchLaunch(Launch):
         return f"{len(self.labels) + 1}{seed}: {point}"
 
     def aims(self, state: State) -> Aims:
-        """How far the rungs let each run go by now."""
+        """How far the rungs let each run go by now, those included that another driver has proposed."""
+        self._take(self.quest.listed(state))
         return self.quest.aims(state)
 
     def more(self, state: State, count: int) -> Growth:

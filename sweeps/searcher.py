@@ -125,7 +125,7 @@ class Assignments:
         if view.finished:
             return str(Searcher.FINISHED)
         members = choose(view, state, self._pack)
-        granted = self._claim(members) if members else {}
+        granted = self._claim(members, state) if members else {}
         if not granted:
             self._looked = time.monotonic()
             return None
@@ -135,8 +135,12 @@ class Assignments:
         config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
         return {**config, "until": until} if until else config
 
-    def _claim(self, members: Sequence[str]) -> dict[str, int]:
-        runs = [self._runs[run_id].as_json() for run_id in members]
+    def _claim(self, members: Sequence[str], state: State) -> dict[str, int]:
+        """What the keeper grants of these, each with its attempt; some were proposed by another driver."""
+        runs = [
+            self._runs[run_id].as_json() if run_id in self._runs else dict(state.runs[run_id].run)
+            for run_id in members
+        ]
         retried = [run_id for run_id in members if run_id in self._retried]
         answers: list[Granted] | None = self.ask(
             self._keeper.begin.remote(runs, self._sweep["sweep"], retried)

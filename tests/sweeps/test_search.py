@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
+from analysis.store import Writer
 from sweeps.auto_search import main
+from sweeps.declare import Search
+from sweeps.search import SearchLaunch
+from sweeps.settings import Settings
+from sweeps.space import parse_space
 from tests.sweeps.conftest import ROOT, Started, Workplace, eventually
+from tests.sweeps.fake import FakeMaterial
 
 SPACE = {
     "low_rank.kind": {"choices": ["lora", "none"]},
@@ -56,6 +64,20 @@ def test_the_command_searches_the_demo_and_its_best_can_be_trained(workplace: Wo
     trained = workplace.run("-m", "mtbert", "train", str(best), "--seed", "1")
     assert trained.process.returncode == 0, trained.output
     assert workplace.ended() == ended  # the ledger has that very run
+
+
+def test_what_another_driver_has_proposed_is_known_by_its_label_and_length(tmp_path: Path) -> None:
+    base = {"low_rank": {"kind": "lora"}, "training": {"steps": 4}, "evaluation": {"every": 2}}
+    search = Search("search", base, parse_space({"low_rank.rank": {"low": 1, "high": 64}}))
+    material = FakeMaterial(str(tmp_path / "witness"), 0.0, {})
+    launch = SearchLaunch(search, material, Settings(str(tmp_path), ""), Console(quiet=True))
+    proposed = search.run({"low_rank.rank": 7}, 0, material.data, material.model)
+    with Writer(tmp_path, "other") as other:
+        other.declare(search.as_json(), [{"run": proposed.run.as_json(), "point": dict(proposed.point)}])
+        aims = launch.aims(other.refresh())
+    run_id = proposed.run.run_id
+    assert aims.targets == launch.targets == {run_id: 4}
+    assert launch.labels == {run_id: "1: rank 7"}
 
 
 def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:

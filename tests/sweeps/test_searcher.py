@@ -100,6 +100,14 @@ def test_a_claim_whose_answer_was_lost_with_the_keeper_is_made_again(desk: Desk)
     assert again.suggest("t1") == {"members": [[one, 2]]}
 
 
+def test_a_run_that_another_driver_proposed_is_given_out(desk: Desk) -> None:
+    one = desk.ids[0]
+    assignments = desk.assignments(runs={}, targets={one: 4})
+    desk.keeper.declare({"sweep": "grid"}, [{"run": desk.runs[one].as_json(), "point": {}}])
+    assert assignments.suggest("t1") == {"members": [[one, 1]]}
+    assert desk.state().runs[one].run["configuration"] == desk.runs[one].as_json()["configuration"]
+
+
 def test_the_last_line_of_a_traceback_says_what_happened() -> None:
     assert last_line("Traceback\n  File\nValueError: no\n\n") == "ValueError: no"
     assert last_line("") == ""

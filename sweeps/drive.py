@@ -171,9 +171,9 @@ class Drive:
                 verbose=0,
             )
         except Exception as error:
-            return ("memory" if _was_memory(error) else "released"), last_line(str(error)) or type(
-                error
-            ).__name__
+            if _was_memory(error):
+                return "memory", "Ray's memory monitor killed what ran on this node"
+            return "released", last_line(str(error)) or type(error).__name__
         return "released", ""
 
     def _pulse(self) -> None:

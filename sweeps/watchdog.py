@@ -19,12 +19,12 @@ from typing import Any
 
 from rich.console import Console
 
-LOST_RAY = 5
+LOST_RAY = 6
 """The exit code of a command whose Ray went away."""
-LOOK_SECONDS = 5.0
-REFUSALS_ALLOWED = 3
-"""A port where nobody listens refuses at once, on a busy machine too."""
-SILENCE_ALLOWED = 10
+LOOK_SECONDS = 2.0
+REFUSALS_ALLOWED = 2
+"""A port where nobody listens refuses at once, on a busy machine too. After 13 s Ray may end the process."""
+SILENCE_ALLOWED = 25
 """Looks in a row without an answer: counted and not timed, for a process that was stopped and goes on."""
 CONNECT_SECONDS = 2.0
 

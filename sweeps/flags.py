@@ -53,8 +53,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     add(
         "--cfimdb",
         choices=("leave", "task", "join"),
-        default="leave",
-        help="what to do with CFIMDB, if there",
+        help="what to do with CFIMDB, if there (leave, or as in --config)",
     )
     add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
     add("--steps", type=positive, help=f"of each run ({STEPS}, or as in --config)")

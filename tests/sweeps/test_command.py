@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mtbert.inputs import Inputs
 from mtbert.schema import ConfigError
 from sweeps import flags, lora_grid
 from sweeps.flags import experiment
@@ -102,6 +103,16 @@ def test_flags_are_laid_over_a_file(tmp_path: Path) -> None:
     assert base["biases"] == "trained"
     assert base["low_rank"] == {"kind": "lora"}
     assert parsed("--config", str(file))[1]["training"] == {"epochs": 2, "batch_size": 8}
+
+
+def test_inputs_of_a_file_hold_where_no_flag_says_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "base.yaml"
+    file.write_text("data: here\nlimit: {all: 9}\nholdout: 0.25\ncfimdb: join\n")
+    inputs, _ = parsed("--config", str(file))
+    assert inputs == Inputs(data="here", limit={"all": 9}, holdout=0.25, cfimdb="join")
+    assert parsed("--config", str(file), "--cfimdb", "leave", "--holdout", "0")[0] == Inputs(
+        data="here", limit={"all": 9}
+    )
 
 
 def test_precision_is_part_of_the_configuration() -> None:

@@ -182,13 +182,10 @@ def _answer(model: TrainedModel, base: Any, arguments: argparse.Namespace) -> in
     data = tokenise(texts, base.tokenizer())
     for name, task in fitting.items():
         (value,) = model.predict(data, name, "text").values
-        scale = (
-            f"of {task.low:g} to {task.high:g}"
-            if task.kind == "regression"
-            else f"of 0 to {task.classes or 2}"
-        )
-        said = f"{value:.2f} {scale}" if task.kind == "regression" else f"class {int(value)}"
-        print(f"{name}: {said}")
+        if task.kind == "regression":
+            print(f"{name}: {value:.2f} on a scale of {task.low:g} to {task.high:g}")
+        else:
+            print(f"{name}: class {int(value)} of 0 to {(task.classes or 2) - 1}")
     return 0
 
 
@@ -239,20 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     about_config = "YAML of inputs and configuration; the defaults where it is left out"
 
-    def add(name: str, command: Any) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(name, help=command.__doc__)
-        added.set_defaults(command=command)
-        added.add_argument("--model", help="demo, a folder, or a name on the hub")
-        added.add_argument("--data", help="demo, hub, a folder of CS 224N files, or a YAML of tasks")
-        added.add_argument("--limit", help="training examples by task: 1000, or sst=500,para=2000")
-        added.add_argument("--holdout", type=float, help="share of train that nothing trains or selects on")
-        added.add_argument(
-            "--cfimdb", choices=("leave", "task", "join"), help="CFIMDB: alone, or as SST's 0 and 4"
-        )
-        return added
-
     for name, command in (("params", params), ("train", train)):
-        added = add(name, command)
+        added = _command(commands, name, command)
         added.add_argument("config", nargs="?", metavar="CONFIG", help=about_config)
         added.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE", help="low_rank.rank=4"
@@ -263,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--device", default="cpu")
             added.add_argument("--retry-failed", action="store_true")
     for name, command in (("evaluate", evaluate), ("predict", predict)):
-        added = add(name, command)
+        added = _command(commands, name, command)
         added.add_argument("run", metavar="RUN", help="a run's id, or enough of it")
         added.add_argument("--results", default="results")
         added.add_argument("--device", default="cpu")
@@ -273,9 +258,23 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--out", default=".", help="folder of the prediction files")
             added.add_argument("--text", help="a sentence to answer about instead")
             added.add_argument("--second", help="a second sentence, for the tasks of pairs")
-    merge.add_arguments(add("merge", merge.merge))
-    pretrain.add_arguments(add("pretrain", pretrain.pretrain))
+    merge.add_arguments(_command(commands, "merge", merge.merge))
+    pretrain.add_arguments(_command(commands, "pretrain", pretrain.pretrain))
     return parser
+
+
+def _command(commands: Any, name: str, command: Any) -> argparse.ArgumentParser:
+    """A command with the flags of its inputs, which all have."""
+    added: argparse.ArgumentParser = commands.add_parser(name, help=command.__doc__)
+    added.set_defaults(command=command)
+    added.add_argument("--model", help="demo, a folder, or a name on the hub")
+    added.add_argument("--data", help="demo, hub, a folder of CS 224N files, or a YAML of tasks")
+    added.add_argument("--limit", help="training examples by task: 1000, or sst=500,para=2000")
+    added.add_argument("--holdout", type=float, help="share of train that nothing trains or selects on")
+    added.add_argument(
+        "--cfimdb", choices=("leave", "task", "join"), help="CFIMDB: alone, or as SST's 0 and 4"
+    )
+    return added
 
 
 if __name__ == "__main__":

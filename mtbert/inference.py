@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from mtbert.data.tokenise import TokenisedData
     from mtbert.weights import BaseModel
 
-STUDENT_FILES = {"sst": "sst-test-output.csv", "para": "para-test-output.csv", "sts": "sts-test-output.csv"}
-"""What the CS 224N project calls a task's predictions for its test set."""
-
 
 class TrainedModel:
     """One run's best weights over its base model."""

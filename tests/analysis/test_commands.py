@@ -108,6 +108,24 @@ def test_compare_says_what_each_value_did(filled: Path, capsys: pytest.CaptureFi
     assert "nothing differs" in ask(capsys, "compare", filled, "c2")
 
 
+@pytest.mark.parametrize("command", [["best"], ["runs"], ["compare"], ["sql"]])
+def test_every_command_is_narrowed_to_a_sweep_and_answers_machines_alike(
+    command: list[str], filled: Path, writer: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(writer, run_json("other", low_rank={"kind": "lora", "rank": 32}), ending(score=0.9))
+    sql = ["select config_id, score from runs order by run_id"] if command == ["sql"] else []
+    options = (*sql, "--sweep", "ranks", "--format")
+    everything = json.loads(ask(capsys, *command, filled, *sql, "--format", "json"))
+    text = ask(capsys, *command, filled, *options, "json")
+    rows = json.loads(text)
+    assert 0 < len(rows) < len(everything)
+    found = list(csv.DictReader(io.StringIO(ask(capsys, *command, filled, *options, "csv"))))
+    assert [list(row) for row in found] == [list(row) for row in rows]
+    path = tmp_path / "answer.parquet"
+    ask(capsys, *command, filled, *options, "parquet", "--output", path)
+    assert written(pq.read_table(path), "json").decode() == text
+
+
 def test_sql_answers_in_every_format(
     filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,81 @@
+"""`python -m mtbert train|evaluate|predict`: one run without Ray, and what is done with it afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.store import read
+from mtbert.__main__ import main
+from tests.mtbert.data.files import cs224n_folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of CS 224N files, and beside them the results of one run over them."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "data").mkdir()
+    cs224n_folder(folder / "data")
+    (folder / "short.yaml").write_text("training: {steps: 3, batch_size: 2}\n", encoding="utf-8")
+    assert main(["train", *training(folder)]) == 0
+    return folder
+
+
+def training(folder: Path) -> list[str]:
+    return [str(folder / "short.yaml"), "--data", str(folder / "data"), "--results", str(folder / "results")]
+
+
+def run_of(place: Path) -> str:
+    (run_id,) = read(place / "results").runs
+    return run_id
+
+
+def test_a_run_is_trained_once_into_the_ledger(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = read(place / "results").runs[run_of(place)]
+    assert (run.status, run.step) == ("completed", 3)
+    assert main(["train", *training(place)]) == 0
+    assert "steps" not in capsys.readouterr().out  # nothing is trained again
+    assert read(place / "results").runs[run.run_id].attempt == run.attempt
+
+
+def test_the_three_files_of_the_project_answer_its_test_sets(place: Path) -> None:
+    out = place / "answers"
+    assert main(["predict", run_of(place)[:6], "--results", str(place / "results"), "--out", str(out)]) == 0
+    found = {path.name: path.read_text(encoding="utf-8").splitlines() for path in out.iterdir()}
+    assert sorted(found) == ["para-test-output.csv", "sst-test-output.csv", "sts-test-output.csv"]
+    ids = {name: [line.split(" , ")[0] for line in lines[1:]] for name, lines in found.items()}
+    assert ids["sst-test-output.csv"] == ["test1", "test2", "test3"]
+    assert ids["para-test-output.csv"] == ["quora-test-student0", "quora-test-student1"]
+    assert ids["sts-test-output.csv"] == ["sts-test-student0", "sts-test-student1"]
+    assert all(float(line.split(" , ")[1]) >= 0 for line in found["sst-test-output.csv"][1:])
+
+
+def test_a_text_is_answered_by_the_tasks_that_take_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["predict", run_of(place), "--results", str(place / "results"), "--text", "a fine film"]
+    assert main(asked) == 0
+    (sentiment,) = capsys.readouterr().out.splitlines()
+    assert sentiment.startswith("sst: class ")
+    assert sentiment.endswith(" of 0 to 4")
+    assert main([*asked, "--second", "a good one"]) == 0
+    paraphrase, similarity = capsys.readouterr().out.splitlines()
+    assert paraphrase.endswith(" of 0 to 1")
+    assert similarity.endswith(" on a scale of 0 to 5")
+
+
+def test_a_split_without_labels_is_not_evaluated(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["evaluate", run_of(place), "--results", str(place / "results")]
+    assert main(asked) == 0
+    assert "sst.accuracy" in capsys.readouterr().out
+    assert main([*asked, "--split", "test"]) == 2
+    assert "--split test: no task of run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_run_that_is_not_there_is_told(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "zzz", "--results", str(place / "results")]) == 2
+    assert "run 'zzz': expected the id of one run in" in capsys.readouterr().err

@@ -52,7 +52,7 @@ class Member:
         self.stages = self.configuration.stage_list()
         self.plans = [plan(stage, sizes, run.seed, at) for at, stage in enumerate(self.stages)]
         self.tasks = trained_tasks(self.configuration, tasks)
-        _check_names(self.configuration, self.tasks)
+        check_names(self.configuration, self.tasks)
         self.total_steps = sum(each.steps for each in self.plans)
         self.stage_index = self.position = self.step = 0
         self.tokens = 0
@@ -198,8 +198,12 @@ def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> St
     return state | weighting.initial(configuration, tasks)
 
 
-def _check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:
-    """Every task that the configuration names is one that it trains."""
+def check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:
+    """Every task that the configuration names is one that it trains.
+
+    Raises:
+        ConfigError: naming the field, the name, and the tasks that are trained.
+    """
     named = dict(_named_tasks(configuration))
     if configuration.evaluation.keep not in ("score", "unscaled", "last"):
         named["evaluation.keep"] = (configuration.evaluation.keep,)

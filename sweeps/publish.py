@@ -126,9 +126,10 @@ class LoadedMaterial:
     def count(self, configuration: Configuration) -> Counts:
         """The parameters that the configuration trains, and has; refuses what this model cannot be."""
         from mtbert.counts import check_training, count
-        from mtbert.member import trained_tasks
+        from mtbert.member import check_names, trained_tasks
 
         tasks = trained_tasks(configuration, self._dataset.tasks)
+        check_names(configuration, tasks)
         check_training(configuration, self._base.config, tasks)
         return count(configuration, self._base.config, tasks)
 

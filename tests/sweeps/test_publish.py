@@ -78,3 +78,21 @@ def test_a_run_that_trains_nothing_is_refused_before_anything_starts(material: L
     with pytest.raises(ConfigError, match="nothing to train"):
         material.count(parse(lone))
     assert material.count(parse({**lone, "biases": "trained"})).parts["heads"] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluation": {"keep": "nosuch"}},
+            "evaluation.keep: 'nosuch' is none of the trained tasks, sst, para",
+        ),
+        ({"smart": {"weights": {"nosuch": 1}}}, "smart.weights: 'nosuch'"),
+        ({"training": {"tasks": ["sst"]}, "evaluation": {"keep": "sts"}}, "evaluation.keep: 'sts'"),
+    ],
+)
+def test_a_task_that_no_run_trains_is_refused_before_anything_starts(
+    changes: dict[str, Any], message: str, material: LoadedMaterial
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        material.count(parse(changes))

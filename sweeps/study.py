@@ -180,18 +180,18 @@ def _trial(
     from optuna.trial import TrialState, create_trial
 
     state, score = TrialState.COMPLETE, worst if outcome.value is None else outcome.value
-    shown: dict[int, float] = {}
-    if outcome.kind == "running":
+    shown = _curve(known.runs) if sampler in LEARNS_FROM_PRUNED else {}
+    if outcome.kind == "running" and not shown:
         state = TrialState.RUNNING
-    elif outcome.kind == "cut" and sampler in LEARNS_FROM_PRUNED:
-        state, shown = TrialState.PRUNED, _curve(known.runs)
+    elif outcome.kind in ("cut", "running") and sampler in LEARNS_FROM_PRUNED:
+        state = TrialState.PRUNED  # also while it goes on: an open trial counts as bad, and the best are open
     attributes = {NSGAIISampler._get_generation_key(): generation} if sampler == "nsga2" else {}
     return create_trial(
         state=state,
         value=score if state == TrialState.COMPLETE else None,
         params=told(space, known.point),
         distributions=distributions(space, known.point),
-        intermediate_values=shown,
+        intermediate_values=shown if state == TrialState.PRUNED else {},
         system_attrs=attributes,
     )
 

@@ -77,6 +77,17 @@ def test_replicates_are_one_point_by_their_mean(book: Book) -> None:
     assert book.told() == [(4, "COMPLETE", pytest.approx(0.5))]
 
 
+def test_a_run_that_goes_on_from_a_rung_is_told_by_what_it_has_shown(book: Book) -> None:
+    book.end(3, 0.9, status="stopped")
+    book.begin(at(3))
+    book.begin(at(5))
+    known = History(SPACE, BASE, "d", "m").known(book.state)
+    promoted, new = trials(SPACE, "tpe", known, "score")
+    assert (promoted.state, promoted.intermediate_values) == (TrialState.PRUNED, {2: 0.9})
+    assert (new.state, new.intermediate_values) == (TrialState.RUNNING, {})
+    assert book.told("gp") == [(3, "RUNNING", None), (5, "RUNNING", None)]
+
+
 @pytest.mark.parametrize("status", ["stopped", "diverged", "failed"])
 def test_what_was_cut_is_pruned_for_tpe_and_the_worst_for_the_others(book: Book, status: str) -> None:
     book.end(1, 0.7)

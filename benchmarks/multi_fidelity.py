@@ -26,7 +26,7 @@ from benchmarks.common import describe_machine, table
 from benchmarks.learning_curves import STEPS, load
 from benchmarks.replay import SCOPES, Offer, Table, one_rung, random_search, stock, this_project
 
-BUDGETS = tuple(STEPS * length for length in (2, 3, 4, 5, 6, 8, 10, 12))
+BUDGETS = tuple(STEPS * length for length in (2, 3, 4, 5, 6, 8, 10, 12, 16, 24))
 """In full trainings, by their steps."""
 RESAMPLES = 4000
 Regrets = dict[str, list[float]]

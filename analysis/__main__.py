@@ -1,4 +1,4 @@
-"""`python -m analysis best|runs|compare|sql RESULTS`: what the runs have come to."""
+"""`python -m analysis best|runs|compare|sql|study RESULTS`: what the runs have come to."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from analysis.show import (
 )
 from analysis.store.errors import StoreError
 from analysis.store.spread import differing, identity
+from analysis.study import store_study
 
 Answer = tuple[pa.Table, Callable[[], RenderableType]]
 """What a command found, for machines, and how a terminal shows it."""
@@ -74,6 +75,15 @@ def _compare(arguments: argparse.Namespace) -> Answer:
 
 def _sql(arguments: argparse.Namespace) -> Answer:
     table = query(arguments.results, arguments.statement, arguments.sweep)
+    return table, lambda: plain_table(table)
+
+
+def _study(arguments: argparse.Namespace) -> Answer:
+    state = _opened(arguments).state
+    if arguments.sweep is None:
+        raise StoreError(f"--sweep: expected one of {', '.join(sorted(state.sweeps))}, got none")
+    counts = store_study(arguments.results, state, arguments.sweep, arguments.storage)
+    table = pa.table({"state": list(counts), "trials": list(counts.values())})
     return table, lambda: plain_table(table)
 
 
@@ -162,6 +172,8 @@ def _parser() -> argparse.ArgumentParser:
         commands, "sql", _sql, "SQL (DuckDB) over runs, sweeps, evaluations, predictions and examples"
     )
     sql.add_argument("statement", metavar="SQL", help="e.g. 'select run_id, \"low_rank.rank\" from runs'")
+    study = _command(commands, "study", _study, "writes a sweep as a study that optuna-dashboard opens")
+    study.add_argument("--storage", required=True, metavar="URL", help="e.g. sqlite:///study.db")
     return parser
 
 

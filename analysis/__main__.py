@@ -1,4 +1,4 @@
-"""`python -m analysis best|runs|compare|sql|study RESULTS`: what the runs have come to."""
+"""`python -m analysis best|runs|errors|compare|sql|study RESULTS`: what the runs have come to."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from analysis.show import (
     as_text,
     effects_rows,
     effects_table,
+    errors_shown,
     is_loss,
     plain_table,
     ranking_rows,
@@ -112,6 +113,15 @@ def _runs(arguments: argparse.Namespace) -> Answer:
     return table, lambda: plain_table(table.rename_columns([short.get(name, name) for name in columns]))
 
 
+def _errors(arguments: argparse.Namespace) -> Answer:
+    sources = _opened(arguments)
+    fields = _fields(sources)
+    names = ["run_id", "error_kind", "error_message", "error_traceback", *fields]
+    columns = ", ".join(f'"{name}"' for name in names)
+    table = sources.ask(f"select {columns} from runs where status = 'failed' order by run_id")
+    return table, lambda: errors_shown(table, fields)
+
+
 def _fields(sources: Sources) -> list[str]:
     """The configuration's fields in which the runs differ."""
     runs = sources.state.runs_of(sources.sweep)
@@ -165,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("--limit", type=_count, metavar="N", help="the first N")
     runs.add_argument("--columns", metavar="A,B,…", help="these columns alone")
+    _command(commands, "errors", _errors, "the runs that failed, each with its traceback")
     compare = _command(commands, "compare", _compare, "what differs, and what it did, paired by seeds")
     compare.add_argument("configurations", nargs="*", metavar="ID", help="configurations; all for none")
     _add_metric(compare)

@@ -164,6 +164,25 @@ def plain_table(table: pa.Table, width: int | None = None, title: str | None = N
     )
 
 
+def errors_shown(table: pa.Table, fields: Sequence[str]) -> RenderableType:
+    """Failed runs one below the other, each with what tells it apart and its traceback.
+
+    Args:
+        fields: the columns that tell the runs apart.
+    """
+    short = shortened(fields)
+    told = []
+    for row in table.to_pylist():
+        apart = [
+            f"{name} {cell(row[field])}"
+            for name, field in zip(short, fields, strict=True)
+            if row[field] is not None
+        ]
+        text = row["error_traceback"] or row["error_message"] or ""
+        told.append(Text(f"{row['run_id']} ({', '.join(apart)}): {row['error_kind']}\n{text.rstrip()}\n"))
+    return Group(*told) if told else Text("no run has failed")
+
+
 def as_text(shown: RenderableType, width: int | None = None) -> str:
     """What a terminal would show, as text without colours."""
     console = Console(width=width or terminal_width(), file=io.StringIO(), color_system=None)

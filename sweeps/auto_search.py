@@ -33,6 +33,10 @@ from sweeps.start import command, start
 from sweeps.study import SAMPLERS, Sampler
 
 TOP_K, SEEDS_AT_END = 3, 3
+OCCUPIED = (
+    "that the search's runs occupy over all calls: each from when it is given out until it ends or is given "
+    "back, stopped, failed and lost ones too; what another sweep trained is free"
+)
 EVALUATIONS = 4
 """Of a run without --config, the first of them being the first rung."""
 
@@ -51,7 +55,7 @@ def _run(given: Sequence[str], again: str, console: Console) -> int:
         name=args.name,
         base=base,
         space=usual_space(None if args.space is None else read_yaml(args.space)),
-        budget=build(Budget, {"points": args.runs, "hours": args.hours}, "budget"),
+        budget=budget_of(args),
         sampler=Sampler(args.sampler, args.sampler_seed),
         rungs=rungs_of(args, base),
         top_k=args.top_k,
@@ -75,6 +79,17 @@ def rungs_of(args: argparse.Namespace, base: Mapping[str, Any]) -> Rungs | None:
     return build(Rungs, {"grace": grace, "reduction": args.reduction, "rule": args.rule}, "rungs")
 
 
+def budget_of(args: argparse.Namespace) -> Budget:
+    """What the search may use up.
+
+    Raises:
+        ConfigError: a number that cannot be, or a cost without a price.
+    """
+    names = ("hours", "core_hours", "gpu_hours", "cost", "price")
+    given = {name: getattr(args, name) for name in names}
+    return build(Budget, {"points": args.runs, **given}, "budget")
+
+
 def _parser() -> Parser:
     parser = Parser("auto_search.py", __doc__)
     add = parser.add_argument
@@ -86,7 +101,11 @@ def _parser() -> Parser:
         help="by field: a parameter, a fixed value, or null to leave it out",
     )
     add("--runs", type=int, default=Budget().points, help="how many points are tried (%(default)s)")
-    add("--hours", type=float, help="after which the search ends; the same command goes on")
+    add("--hours", type=float, help="wall-clock of this call, at most; the same command goes on")
+    add("--core-hours", type=float, help=f"at most, {OCCUPIED}")
+    add("--gpu-hours", type=float, help="the same of GPUs")
+    add("--cost", type=float, help="at most: those hours times --price, over all calls")
+    add("--price", type=float, help="of an hour of a GPU where runs occupy any, else of a core")
     add("--sampler", choices=SAMPLERS, default="tpe", help="of Optuna's (%(default)s)")
     add("--sampler-seed", type=int, default=0, help="(%(default)s)")
     add("--rule", choices=("halving", "median", "none"), default="halving", help="of stopping (%(default)s)")

@@ -21,7 +21,7 @@ from analysis.store.state import State
 from mtbert.run import Run
 from sweeps.keeper import start_keeper
 from sweeps.placement import Needs, Placement
-from sweeps.plan import Aims, Growth, Reason, mark
+from sweeps.plan import Aims, Growth, Halt, Reason, mark
 from sweeps.progress import Progress
 from sweeps.publish import Material, checksum
 from sweeps.searcher import Assignments, LedgerSearcher, last_line
@@ -29,8 +29,6 @@ from sweeps.session import Session
 from sweeps.trainable import Pack, Shared, SweepError
 
 ROUNDS_ALLOWED = 3
-OUT_OF_TIME = 4
-"""The exit code of a sweep whose time was over before its end."""
 GOODBYE_SECONDS = 5.0
 QUEUE = 200  # trials that Tune may hold; what is really given out is counted by the assignments
 
@@ -52,7 +50,7 @@ class Work:
         targets: the length of each; they grow with `more`.
         aims: the step wanted of each, as the ledger stands.
         more: asked for runs beside these when all are given out.
-        deadline: the monotonic clock's time at which nothing more is trained.
+        halt: why nothing more is to be trained, as the ledger stands; None while something is.
         retried: failed runs that are to be tried again.
     """
 
@@ -65,7 +63,7 @@ class Work:
     retried: Sequence[str]
     pack: int
     more: Callable[[State, int], Growth]
-    deadline: float | None
+    halt: Callable[[State], Halt | None]
 
 
 class Drive:
@@ -82,6 +80,7 @@ class Drive:
         driver = new_driver_name()
         self._keeper = start_keeper(work.results, driver)
         self._looked = float("-inf")
+        self._halt: Halt | None = None
         self._sweep = {**work.sweep, "declared": time.time()}
         self._assignments = Assignments(
             results=work.results,
@@ -91,6 +90,7 @@ class Drive:
             runs=work.runs,
             aims=work.aims,
             slots=placement.slots,
+            needs=placement.needs,
             pack=work.pack,
             retried=work.retried,
             more=work.more,
@@ -129,8 +129,8 @@ class Drive:
             if assignments.failure is not None:
                 return Outcome(2, assignments.failure)
             self._look()
-            if self._over:
-                return self._finish(OUT_OF_TIME)
+            if self._halt is not None:
+                return self._finish(self._halt.code)
             state, view = assignments.ahead()
             if view.finished and assignments.failure is None:
                 return self._finish(0)
@@ -140,10 +140,6 @@ class Drive:
                     3, f"{ROUNDS_ALLOWED} rounds brought nothing: {detail or 'Tune gave no reason'}"
                 )
             self._progress.say(f"Ray Tune came back before the end ({detail or 'no reason given'}); going on")
-
-    @property
-    def _over(self) -> bool:
-        return self._work.deadline is not None and time.monotonic() >= self._work.deadline
 
     def _finish(self, code: int) -> Outcome:
         self._assignments.ask(self._keeper.compact.remote())
@@ -166,7 +162,7 @@ class Drive:
                 max_failures=0,
                 raise_on_failed_trial=False,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-                callbacks=[Watch(self._assignments, self._pulse)],
+                callbacks=[Watch(self._assignments, self._pulse, self._look)],
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
                 verbose=0,
             )
@@ -180,15 +176,16 @@ class Drive:
         """Called many times a second: looks at the ledger now and then, and shows the progress."""
         if self._assignments.failure is not None:
             raise SweepError(self._assignments.failure)  # aborts Tune's call
-        if self._over:
-            raise SweepError("the time is over")
         if time.monotonic() - self._looked >= 1.0:
             self._look()
+        if self._halt is not None:
+            raise SweepError(self._halt.why)
         self._progress.tick()
 
     def _look(self) -> None:
         self._looked = time.monotonic()
         state = self._assignments.state()
+        self._halt = self._work.halt(state)
         self._progress.look(state, self._assignments.outlook(state))
 
     def interrupted(self) -> None:
@@ -204,11 +201,15 @@ class Drive:
 
 
 class Watch(tune.Callback):
-    """Lets the driver look around after each of Tune's steps, and hears why a trial's worker died."""
+    """Lets the driver look around after each of Tune's steps, and hears why a trial's worker died.
 
-    def __init__(self, assignments: Assignments, pulse: Callable[[], None]) -> None:
+    After that the ledger is looked at (`look`) before anything more is given out.
+    """
+
+    def __init__(self, assignments: Assignments, pulse: Callable[[], None], look: Callable[[], None]) -> None:
         self._assignments = assignments
         self._pulse = pulse
+        self._look = look
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._pulse()
@@ -217,6 +218,7 @@ class Watch(tune.Callback):
         file = trial.pickled_error_file  # written by Tune in this process, in this session's folder
         error = ray.cloudpickle.loads(Path(file).read_bytes()) if file else None
         self._assignments.explain(trial.trial_id, str(error or "no reason given"), died=is_death(error))
+        self._look()
 
 
 def bundle(needs: Needs) -> PlacementGroupFactory:

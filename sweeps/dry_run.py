@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from analysis.show import Column, as_text, laid_out
 from analysis.store import RunState
+from sweeps.budget import Spent
 from sweeps.estimate import sweep_seconds
-from sweeps.placement import this_machine
+from sweeps.placement import Placement, this_machine
 from sweeps.progress import spoken_seconds
 
 if TYPE_CHECKING:
@@ -38,7 +39,22 @@ def show_search(launch: SearchLaunch) -> None:
     pace = launch.pace(placement.needs)
     steps = {str(number): launch.steps(launch.wanted[0]) for number in range(left)}
     seconds = sweep_seconds(pace, steps, placement.slots)
+    for line in _allowance(launch, placement, pace.per_step * launch.steps(launch.wanted[0]), left):
+        launch.say(line)
     launch.say(f"About {spoken_seconds(seconds)}, {pace.source}. Nothing was started.")
+
+
+def _allowance(launch: SearchLaunch, placement: Placement, seconds: float, left: int) -> list[str]:
+    """What the budget allows of so many runs of so many seconds."""
+    budget, used, needs = launch.search.budget, launch.spent(launch.state), placement.needs
+    hours = seconds / 3600
+    cores, gpus = hours * needs.cores, hours * needs.gpus
+    runs = budget.enough_for(used, Spent(hours / placement.slots, cores, gpus, gpus or cores))
+    if runs is None:
+        return []
+    enough = "all of them" if runs >= left else f"about {runs} of them"
+    limits = ", ".join(each.spoken for each in budget.limits(used))
+    return [f"The budget of {limits}, of which its runs have occupied {used.spoken}, is enough for {enough}"]
 
 
 def show_dry_run(launch: Launch) -> None:

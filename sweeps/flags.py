@@ -69,6 +69,7 @@ def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     add("--pack", type=int, default=1, help="runs per process (%(default)s)")
     add("--address", help="host:port of a running Ray, or local to start one")
     add("--retry-failed", action="store_true", help="try failed runs again")
+    add("--fail-fast", action="store_true", help="end the sweep when the first run fails")
     add("--dry-run", action="store_true", help="list the runs and estimate the time, start nothing")
 
 
@@ -124,6 +125,7 @@ def settings(args: argparse.Namespace, command: str) -> Settings:
         address=args.address,
         pack=args.pack,
         retry_failed=args.retry_failed,
+        fail_fast=args.fail_fast,
         dry_run=args.dry_run,
     )
 

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.store.errors import StoreError, Superseded
 from analysis.store.ledger import Writer
+from analysis.store.state import Occupied
 from sweeps.plan import Reason, verdict
 
 Answer = TypeVar("Answer")
@@ -89,7 +90,13 @@ class Keeper:
         self._writer.examples(fingerprint, columns)
 
     @_told
-    def begin(self, runs: Sequence[dict[str, Any]], sweep: str, retried: Sequence[str]) -> list[Granted]:
+    def begin(
+        self,
+        runs: Sequence[dict[str, Any]],
+        sweep: str,
+        retried: Sequence[str],
+        occupied: Occupied | None = None,
+    ) -> list[Granted]:
         """Claims runs for this driver, which trains none of them at this moment."""
         state = self._writer.refresh()
         granted = []
@@ -99,7 +106,7 @@ class Keeper:
             if held is not None and held.status == "running" and held.driver == self._driver:
                 # claimed by a call whose answer was lost with the keeper before this one
                 self._writer.release(run_id, held.attempt, "released")
-            claim = self._writer.begin(run, sweep, retry_failed=run_id in retried)
+            claim = self._writer.begin(run, sweep, run_id in retried, occupied)
             granted.append(Granted(run_id, claim.attempt, claim.refused))
         return granted
 

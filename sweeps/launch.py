@@ -29,7 +29,7 @@ from mtbert.weights import ModelError
 from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
 from sweeps.placement import Machine, Needs, Placement, PlacementError, place
-from sweeps.plan import Aims, Growth, Outlook, outlook
+from sweeps.plan import Aims, Growth, Halt, Outlook, outlook
 from sweeps.publish import Material
 from sweeps.session import SessionError, running_ray, session
 from sweeps.settings import Settings
@@ -37,7 +37,7 @@ from sweeps.settings import Settings
 if TYPE_CHECKING:
     from mtbert.counts import Counts
 
-ENDED, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
+ENDED, BAD_INPUT, FAILED, OVER, INTERRUPTED = 0, 2, 3, 4, 130
 """The exit codes of a sweep's command."""
 
 
@@ -57,11 +57,9 @@ class Launch:
         self.labels: dict[str, str] = {}  # what tells each run apart from the sweep's others
         self.counts: dict[str, Counts] = {}
         self._take(self.listed())
-        failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
-        self.retried = failed if settings.retry_failed else []
-
-    deadline: float | None = None
-    """The monotonic clock's time at which nothing more is trained."""
+        failed = {run_id: self.state.runs[run_id].attempt for run_id in self._failed(self.state)}
+        self._retried = failed if settings.retry_failed else {}
+        self.retried = list(self._retried)
 
     @property
     def expected(self) -> int:
@@ -98,6 +96,14 @@ class Launch:
         """The runs to be trained next, beside those known, where all of these are given out or ended."""
         return Growth({}, [])
 
+    def halt(self, state: State) -> Halt | None:
+        """Why nothing more is to be trained before all has ended: a failed run, where that is asked for."""
+        if not self.settings.fail_fast:
+            return None
+        tried = (run_id for run_id in self._failed(state) if not self._is_to_be_retried(state, run_id))
+        failed = next(tried, None)
+        return None if failed is None else Halt(FAILED, f"run {failed} failed, which --fail-fast lets end it")
+
     @property
     def outlook(self) -> Outlook:
         """Where the sweep's runs stand, as if no other driver lived."""
@@ -113,6 +119,9 @@ class Launch:
             self._settle()
             return self._show()
         self.notify()
+        if self.halt(self.state) is not None:
+            self._settle()
+            return self._show()
         return self._train()
 
     def show(self) -> None:
@@ -176,7 +185,7 @@ class Launch:
                 retried=self.retried,
                 pack=self.settings.pack,
                 more=self.more,
-                deadline=self.deadline,
+                halt=self.halt,
             )
             with (
                 watched(self.settings.command, ray_session.folder, self.console),
@@ -194,38 +203,57 @@ class Launch:
             complain(outcome.error)
         if outcome.code == BAD_INPUT:
             return BAD_INPUT
-        shown = self._show()
-        return outcome.code or shown
+        return self._show(outcome.code)
 
     def answer(self) -> tuple[list[str], list[str]]:
         """What the sweep came to, and what to type next: lines, or whole tables."""
         ended = any(self.state.runs[run_id].final for run_id in self.declared if run_id in self.state.runs)
         ranking = ranked(self.state, self.sweep.name) if ended else []
         shown = [as_text(ranking_table(ranking)).rstrip()] if ranking else []
-        results, name = shlex.quote(self.settings.results), shlex.quote(self.sweep.name)
-        following = [f"python -m analysis best {results} --sweep {name}"]
+        following = [f"python -m analysis best {self._named}"]
         if ranking and ranking[0].run_ids:
+            results = shlex.quote(self.settings.results)
             following.append(f"python -m mtbert evaluate {ranking[0].run_ids[0]} --results {results}")
         return shown, following
 
-    def _show(self) -> int:
-        """The answer, where the results are, and what to type next; FAILED where runs failed."""
+    @property
+    def _named(self) -> str:
+        """The sweep as the commands of `analysis` take it."""
+        return f"{shlex.quote(self.settings.results)} --sweep {self.sweep.name}"
+
+    def closing(self, halt: Halt | None) -> str:
+        """The last of what is said: why the sweep ended; nothing where it merely came to its end."""
+        return "" if halt is None else f"{self.sweep.name} was ended: {halt.why}; without that it goes on."
+
+    def _show(self, code: int = ENDED) -> int:
+        """The answer, what failed, where the results are, what to type next, and why it ended.
+
+        Args:
+            code: as the driver's loop ended.
+        """
         self.state = self._reader.refresh()
+        halt = None if self.finished else self.halt(self.state)
         found, following = self.answer()
         for text in found:
             self.say(text)
-        failed = [run_id for run_id in self.declared if self._is_failed(run_id)]
+        failed = self._failed(self.state)
         for run_id in failed:
             error = (self.state.runs[run_id].ended or {}).get("error") or {}
             message = str(error.get("message", "")).splitlines()[:1]
             self.say(f"failed: {self.labels[run_id]} ({run_id}): {''.join(message)}")
         if failed:
-            self.say(f"{len(failed)} of {len(self.declared)} runs failed; try them again with --retry-failed")
+            following.append(f"python -m analysis errors {self._named}")
         if following:
             self.say(f"Results: {Layout.of(self.settings.results).results.resolve()}")
         for at, command in enumerate(following):
             self.say(f"{'         ' if at else 'Next:    '}{command}")
-        return FAILED if failed else ENDED
+        if failed:
+            self.say(f"{len(failed)} of {len(self.declared)} runs failed; try them again with --retry-failed")
+        last = self.closing(halt)
+        if last:
+            self.say(last)
+        ended = ENDED if code == OVER else code  # it may have come to its end all the same
+        return halt.code if halt is not None else ended or (FAILED if failed else ENDED)
 
     def _settle(self) -> None:
         """Declares a sweep whose runs others have trained, and brings the tables up to date."""
@@ -263,8 +291,13 @@ class Launch:
         """How long a run is."""
         return total_steps(run.configuration, self.material.sizes, run.seed)
 
-    def _is_failed(self, run_id: str) -> bool:
-        return run_id in self.state.runs and self.state.runs[run_id].status == "failed"
+    def _failed(self, state: State) -> list[str]:
+        """The sweep's runs that have failed."""
+        found = ((run_id, state.runs.get(run_id)) for run_id in self.declared)
+        return [run_id for run_id, run in found if run is not None and run.status == "failed"]
+
+    def _is_to_be_retried(self, state: State, run_id: str) -> bool:
+        return self._retried.get(run_id) == state.runs[run_id].attempt
 
 
 def reported(body: Callable[[], int], command: str, console: Console) -> int:

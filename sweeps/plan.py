@@ -48,6 +48,13 @@ class Aims(NamedTuple):
     early: frozenset[str] = frozenset()
 
 
+class Halt(NamedTuple):
+    """Why a sweep is to end before its end, and its command's exit code then."""
+
+    code: int
+    why: str
+
+
 class Growth(NamedTuple):
     """Runs that a sweep wants from now on: by id, and what the ledger is to be told of each."""
 

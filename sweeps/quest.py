@@ -148,6 +148,10 @@ class Quest:
     def _config_id(self, point: Point) -> str:
         return self.search.run(point, 0, self._data, self._model).run.config_id
 
+    def all_tried(self, state: State) -> bool:
+        """Whether every point has come as far as is wanted of it, so that the finalists are known."""
+        return self._tried_all(state, self.aims(state))
+
     def _tried_all(self, state: State, aims: Aims) -> bool:
         """Whether every point of the budget has come as far as is wanted of it."""
         listed = self.listed(state)

@@ -6,21 +6,23 @@ import shlex
 import textwrap
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import yaml
 from rich.console import Console
 
 from analysis.noise import half_width
 from analysis.store.files import Layout
+from analysis.store.locks import driver_alive
 from analysis.store.state import State
 from mtbert.run import Run
 from mtbert.schema import plain
+from sweeps.budget import Spent, spent
 from sweeps.declare import DeclaredRun, Search
 from sweeps.dry_run import show_search
-from sweeps.launch import Launch
-from sweeps.plan import Aims, Growth
+from sweeps.launch import OVER, Launch
+from sweeps.plan import Aims, Growth, Halt
 from sweeps.points import configuration_at
-from sweeps.progress import spoken_seconds
 from sweeps.publish import Material
 from sweeps.quest import Finalist, Quest
 from sweeps.settings import Settings
@@ -38,8 +40,7 @@ class SearchLaunch(Launch):
         self.search = search
         self.quest = Quest(search, material.data, material.model, self.steps)
         super().__init__(search, material, settings, console)
-        if search.budget.hours is not None:
-            self.deadline = time.monotonic() + 3600 * search.budget.hours
+        self._started = time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -79,29 +80,55 @@ class SearchLaunch(Launch):
         new = self._take([*self.quest.listed(state), *self.quest.more(state, count)])
         return Growth({each.run.run_id: each.run for each in new}, self._points(new))
 
+    def spent(self, state: State) -> Spent:
+        """What the search has used up by now."""
+        alive = partial(driver_alive, self.settings.results)
+        return spent(state, self.search.name, time.time(), alive, (time.monotonic() - self._started) / 3600)
+
+    def halt(self, state: State) -> Halt | None:
+        """As any sweep's, or that the budget is used up."""
+        limit = self.search.budget.over(self.spent(state))
+        return super().halt(state) or (limit and Halt(OVER, f"its budget of {limit.spoken} is used up"))
+
     def show(self) -> None:
         """The space, and how long the search would take."""
         show_search(self)
 
     def answer(self) -> tuple[list[str], list[str]]:
-        """Why the search ended, the ranked table, and the winner."""
+        """The ranked table, the winner, and how sure that is."""
         shown, following = super().answer()
         winner = self.quest.winner(self.state)
-        ended = [self._why_ended()]
+        ended = self._provisional()
         if winner is not None:
             ended += [*self._finals(), self._write(winner)]
         return [*shown, *ended], following
 
-    def _why_ended(self) -> str:
-        tried, budget = self.quest.tried(self.state), self.search.budget.points
-        if self.finished and tried >= budget:
-            return f"The search has ended: its {budget} points are tried."
+    def closing(self, halt: Halt | None) -> str:
+        """Why the search ended, at how many points, and what it has used up."""
+        tried, points = self.quest.tried(self.state), self.search.budget.points
+        bill = f"Its runs occupied {self.search.budget.bill(self.spent(self.state))}."
+        if halt is not None:
+            more = "with more of it" if halt.code == OVER else "without that"
+            why = f"{halt.why}, at {tried} of {points} points; the same command {more} goes on"
+        elif not self.finished:
+            return f"The search has tried {tried} of {points} points. {bill}"
+        elif tried >= points:
+            why = f"its {points} points are tried"
+        else:
+            why = f"the space is exhausted after {tried} points, before its {points}"
+        return f"The search has ended: {why}. {bill}"
+
+    def _provisional(self) -> list[str]:
+        """How far the answer is from what the search is to come to, where it has not come to it."""
         if self.finished:
-            return f"The search has ended: the space is exhausted after {tried} points, before its {budget}."
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            hours = spoken_seconds(3600 * (self.search.budget.hours or 0))
-            return f"The search's {hours} are over at {tried} of {budget} points; the same command goes on."
-        return f"The search has tried {tried} of {budget} points."
+            return []
+        finalists, seeds = self.quest.finalists(self.state), self.search.seeds_at_end
+        sure = [each for each in finalists if len(each.values) >= seeds]
+        if self.quest.all_tried(self.state):
+            state = f"{len(sure)} of its {len(finalists)} finalists have all their {seeds} seeds"
+        else:
+            state = "points are still to be tried, so that its finalists may change"
+        return [f"This answer is provisional: {state}. What was in flight goes on from its last checkpoint."]
 
     def _finals(self) -> list[str]:
         """The finalists, best mean first, each with its interval."""

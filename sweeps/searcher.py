@@ -16,10 +16,11 @@ from ray.tune.search import Searcher
 
 from analysis.store.locks import driver_alive
 from analysis.store.reader import Reader
-from analysis.store.state import State
+from analysis.store.state import Occupied, State
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
+from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth, Outlook, Reason, choose, outlook
 
 LOOK_SECONDS = 1.0
@@ -46,6 +47,7 @@ class Assignments:
         sweep: the declaration's record for the ledger.
         runs: the sweep's runs by id, in the order in which they are wanted.
         aims: the step wanted of each, as the ledger stands; whoever gives `more` adds to them.
+        needs: what a trial occupies.
         retried: failed runs that are to be tried again; each leaves the set when it is given out.
         more: asked for runs beside these when all are given out: where
             the ledger stands, and how many at most.
@@ -62,6 +64,7 @@ class Assignments:
         runs: Mapping[str, Run],
         aims: Callable[[State], Aims],
         slots: int,
+        needs: Needs,
         pack: int,
         retried: Sequence[str],
         more: Callable[[State, int], Growth],
@@ -69,6 +72,7 @@ class Assignments:
     ) -> None:
         self.failure: str | None = None
         self.slots = slots
+        self._needs = needs
         self._keeper = keeper
         self._sweep = sweep
         self._runs = dict(runs)
@@ -125,7 +129,7 @@ class Assignments:
         if view.finished:
             return str(Searcher.FINISHED)
         members = choose(view, state, self._pack)
-        granted = self._claim(members, state) if members else {}
+        granted = self._claim(trial_id, members, state) if members else {}
         if not granted:
             self._looked = time.monotonic()
             return None
@@ -135,15 +139,16 @@ class Assignments:
         config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
         return {**config, "until": until} if until else config
 
-    def _claim(self, members: Sequence[str], state: State) -> dict[str, int]:
+    def _claim(self, trial_id: str, members: Sequence[str], state: State) -> dict[str, int]:
         """What the keeper grants of these, each with its attempt; some were proposed by another driver."""
+        occupied = Occupied(trial_id, self._needs.cores, self._needs.gpus)
         runs = [
             self._runs[run_id].as_json() if run_id in self._runs else dict(state.runs[run_id].run)
             for run_id in members
         ]
         retried = [run_id for run_id in members if run_id in self._retried]
         answers: list[Granted] | None = self.ask(
-            self._keeper.begin.remote(runs, self._sweep["sweep"], retried)
+            self._keeper.begin.remote(runs, self._sweep["sweep"], retried, occupied)
         )
         granted = {answer.run_id: answer.attempt for answer in answers or [] if answer.attempt is not None}
         self._retried.difference_update(granted)

@@ -14,6 +14,7 @@ class Settings:
     Attributes:
         command: what to type to go on with the same sweep.
         address: of a Ray to join; null looks for one.
+        fail_fast: whether the first run that fails ends the sweep.
         gpus_per_run: null is a whole one where there are any.
     """
 
@@ -24,6 +25,7 @@ class Settings:
     address: str | None = None
     pack: int = 1
     retry_failed: bool = False
+    fail_fast: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:

@@ -32,8 +32,9 @@ def start(declared: Declared, settings: Settings, console: Console) -> int:
 def command(
     script: str, argv: Sequence[str] | None, body: Callable[[Sequence[str], str, Console], int]
 ) -> int:
-    """Runs a command of a sweep; its exit code: 0, 2 bad input, 3 failed runs, 4 out of time, 6 Ray lost,
-    130 Ctrl-C.
+    """Runs a command of a sweep; its exit code.
+
+    0, 2 bad input, 3 failed runs, 4 budget used up, 6 Ray lost, 130 Ctrl-C.
 
     Args:
         script: what Python is to run, as one types it: `sweeps/lora_grid.py`, or `-m sweeps`.

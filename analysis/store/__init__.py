@@ -7,13 +7,14 @@ from analysis.store.errors import Fenced, StoreError, Superseded
 from analysis.store.ledger import Claim, Writer
 from analysis.store.locks import driver_alive
 from analysis.store.reader import Reader, read
-from analysis.store.state import FINAL, RunState, State, SweepState
+from analysis.store.state import FINAL, Occupied, RunState, State, SweepState
 from analysis.store.weights import weights_path
 
 __all__ = [
     "FINAL",
     "Claim",
     "Fenced",
+    "Occupied",
     "Reader",
     "RunState",
     "State",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from analysis.store.reader import Reader
 from analysis.store.records import encode, evaluation_line
 from analysis.store.replay import Facts
 from analysis.store.segments import Segment, new_segment
-from analysis.store.state import FINAL, RANKS, State
+from analysis.store.state import FINAL, RANKS, Occupied, State
 from analysis.store.weights import read_checkpoint, remove_checkpoints, weights_path, write_checkpoint
 
 _REASONS = ("lost", "memory", "released")
@@ -101,11 +101,20 @@ class Writer:
         self._lock.check()
         write_examples(self.layout, fingerprint, columns, self.driver)
 
-    def begin(self, run: Mapping[str, Any], sweep: str | None = None, retry_failed: bool = False) -> Claim:
+    def begin(
+        self,
+        run: Mapping[str, Any],
+        sweep: str | None = None,
+        retry_failed: bool = False,
+        occupied: Occupied | None = None,
+    ) -> Claim:
         """Claims a run for this driver, unless it has ended or a living driver (this one too) holds it.
 
         A stopped run goes on, and so does one whose driver died; a failed one is begun again, from its
         start, only with `retry_failed`.
+
+        Args:
+            occupied: what it takes, with those that it shares a trial with; for whoever counts that.
         """
         revision, dirty = commit()
         with locked(self.layout.lock):
@@ -116,9 +125,9 @@ class Writer:
                 return Claim(None, "ended")
             if known.driver is not None and driver_alive(self.layout.results, known.driver):
                 return Claim(None, "held")
-            self._append_record(
-                "begin", known.run_id, known.attempt + 1, driver=self.driver, commit=revision, dirty=dirty
-            )
+            held: dict[str, Any] = {"driver": self.driver, "commit": revision, "dirty": dirty}
+            held |= {"sweep": sweep, "occupied": None if occupied is None else asdict(occupied)}
+            self._append_record("begin", known.run_id, known.attempt + 1, **held)
         return Claim(known.attempt + 1)
 
     def evaluation(self, run_id: str, attempt: int, record: Mapping[str, Any]) -> None:

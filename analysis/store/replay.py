@@ -19,6 +19,7 @@ from analysis.store.state import (
     Checkpoint,
     Ending,
     Evaluations,
+    Occupied,
     RunState,
     State,
     Status,
@@ -81,7 +82,7 @@ class Facts:
         """The run as these records have it; None while its declaration is not among them."""
         if self.run is None:
             return None
-        latest, closed = self.latest, self.closed
+        latest, closed, last = self.latest, self.closed, self._last()
         standing = max(self.ends.values(), key=_standing_order, default=None)
         ended = standing is not None and standing["record"]["status"] in ("completed", "diverged")
         running = not ended and latest in self.begins and latest not in closed
@@ -97,7 +98,7 @@ class Facts:
             evaluations=self._curve(latest if ending is None else ending.attempt),
             checkpoint=None if status in FINAL else self._checkpoint(),
             begun=min((begin["time"] for begin in self.begins.values()), default=None),
-            begins={attempt: _begin(self.begins[attempt]) for attempt in sorted(self.begins)},
+            begins={attempt: _begin(self.begins[attempt], last[attempt]) for attempt in sorted(self.begins)},
             closed=closed,
         )
 
@@ -123,6 +124,16 @@ class Facts:
             return None
         best = max(kept, key=lambda record: (record["step"], record["attempt"]))
         return Checkpoint(best["attempt"], best["step"], best["size"], best["crc32"])
+
+    def _last(self) -> dict[int, float]:
+        """When each attempt was closed, or else when it was last heard of."""
+        last: dict[int, float] = {}
+        heard = [(each.attempt, each.time) for each in self.evaluations.values()]
+        for facts in (self.begins, self.checkpoints, self.releases, self.ends):
+            heard += [(attempt, record["time"]) for attempt, record in facts.items()]
+        for attempt, time in heard:
+            last[attempt] = max(time, last.get(attempt, time))
+        return last
 
     def records(self) -> list[Record]:
         """All but the evaluations, for a snapshot: adding them to nothing gives these facts again."""
@@ -238,9 +249,17 @@ def _standing_order(record: Record) -> tuple[int, int, int]:
     return (rank, attempt, step) if ending["status"] == "failed" else (rank, step, -attempt)
 
 
-def _begin(record: Record) -> Begin:
+def _begin(record: Record, last: float) -> Begin:
+    occupied = record.get("occupied")
     return Begin(
-        record["attempt"], record["driver"], record["time"], record.get("commit"), record.get("dirty")
+        record["attempt"],
+        record["driver"],
+        record["time"],
+        last,
+        record.get("commit"),
+        record.get("dirty"),
+        record.get("sweep"),
+        None if occupied is None else Occupied(**occupied),
     )
 
 

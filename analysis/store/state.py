@@ -52,14 +52,32 @@ _NONE = Evaluations()
 
 
 @dataclass(frozen=True)
+class Occupied:
+    """What a trial takes while any of its runs goes on; `trial` is its driver's name for it."""
+
+    trial: str
+    cores: float
+    gpus: float
+
+
+@dataclass(frozen=True)
 class Begin:
-    """A run given out: `driver` holds it from `time` on (seconds since 1970), for one attempt."""
+    """A run given out: `driver` holds it from `time` on (seconds since 1970), for one attempt.
+
+    Attributes:
+        last: when it ended or was given back; of an attempt that was not, when it last gave a sign of life.
+        sweep: for which it was given out.
+        occupied: by it and those that it shares a trial with; null where nobody counts.
+    """
 
     attempt: int
     driver: str
     time: float
+    last: float
     commit: str | None = None
     dirty: bool | None = None
+    sweep: str | None = None
+    occupied: Occupied | None = None
 
 
 @dataclass(frozen=True)

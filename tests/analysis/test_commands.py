@@ -292,3 +292,26 @@ def test_cells(value: object, expected: str) -> None:
 
 def test_json_has_null_for_what_is_not_finite() -> None:
     assert json.loads(written(pa.table({"x": [float("nan"), 1.0]}), "json")) == [{"x": None}, {"x": 1.0}]
+
+
+def test_errors_shows_each_failed_run_with_its_traceback(
+    writer: Writer, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 3, in step\nValueError: a [bug]\n'
+    for rank, status in ((2, "completed"), (4, "failed")):
+        run = run_json(f"c{rank}", 0, low_rank={"kind": "lora", "rank": rank})
+        error = {"kind": "error", "message": "ValueError: a [bug]", "traceback": trace}
+        train(writer, run, ending(status) | ({"error": error} if status == "failed" else {}))
+    writer.close()
+    shown = ask(capsys, "errors", results)
+    assert trace in shown
+    assert "c4-0 (rank 4): error" in shown
+    assert "c2-0" not in shown
+    assert json.loads(ask(capsys, "errors", results, "--format", "json"))[0]["error_traceback"] == trace
+
+
+def test_errors_of_a_sweep_without_any_says_so(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "c8-1" in ask(capsys, "errors", filled, "--sweep", "ranks")
+    with Writer(filled) as writer:
+        writer.declare({"sweep": "sound", "kind": "grid"}, [{"run": run_json("c2", 0), "point": {}}])
+    assert ask(capsys, "errors", filled, "--sweep", "sound").strip() == "no run has failed"

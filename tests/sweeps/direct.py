@@ -12,6 +12,7 @@ from mtbert.records import Ended, Evaluated
 from mtbert.run import Run
 from sweeps.declare import Grid
 from sweeps.keeper import Failure, Keeper
+from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth
 from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
@@ -101,6 +102,7 @@ class Desk:
             "runs": self.runs,
             "aims": lambda _: Aims(targets),
             "slots": 2,
+            "needs": Needs(),
             "pack": 1,
             "retried": (),
             "more": lambda *_: Growth({}, []),

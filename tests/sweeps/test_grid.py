@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 
 import duckdb
 import pytest
 
+from analysis.__main__ import main as analysis_main
 from analysis.store import RunState, State
 from mtbert.run import Run
 from tests.sweeps import fake
@@ -48,6 +50,18 @@ def test_the_command_says_that_runs_failed_and_how_to_go_on(ended: Started) -> N
     assert "python -m analysis best" in ended.output
     assert "python -m mtbert evaluate" in ended.output
     assert "Traceback" not in ended.output
+
+
+def test_the_end_names_the_command_that_shows_the_tracebacks(
+    ended: Started, place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (named,) = [line.split("-m analysis ")[1] for line in ended.output.splitlines() if " errors " in line]
+    assert analysis_main(shlex.split(named)) == 0
+    shown = capsys.readouterr().out
+    assert "(rank 2): error\nTraceback (most recent call last):" in shown
+    assert 'raise RuntimeError("a bug in one configuration")' in shown
+    assert shown.count("lost 3 times") == 1
+    assert str(place.results) in named
 
 
 def test_an_undisturbed_run_is_stored_as_the_trainer_said(state: State) -> None:
@@ -160,3 +174,32 @@ def table_of(output: str) -> list[str]:
         (index for index, line in enumerate(lines) if "nothing to train" in line or "]" in line), default=0
     )
     return [line for line in lines[start + 1 :] if line.strip()]
+
+
+def test_the_first_failure_ends_a_sweep_where_that_is_asked_for(workplace: Workplace) -> None:
+    grid = {"ranks": [2, 1, 3, 4, 5, 6], "seeds": 2, "steps": 8, "max_concurrent": 2, "seconds_per_step": 0.1}
+    failed = workplace.run(**grid, fate={"2": "raise"}, fail_fast=True)
+    assert failed.process.returncode == 3, failed.output
+    state = workplace.state()
+    first = by_rank_and_seed(state, 2, 0)
+    assert first.status == "failed"
+    assert f"run {first.run_id} failed" in failed.output.splitlines()[-1]
+    assert "RuntimeError: a bug in one configuration" in failed.output
+    begun = [run for run in state.runs.values() if run.attempt]
+    assert len(begun) <= 4  # the two that were given out at first, and what took a place before it failed
+    assert not any(run.status == "running" for run in begun)
+    again = workplace.run(**grid, fail_fast=True)
+    assert again.process.returncode == 3
+    assert "Ray" not in again.output
+    sound = workplace.run(**grid, fail_fast=True, retry_failed=True)
+    assert sound.process.returncode == 0, sound.output
+    assert all(run.status == "completed" for run in workplace.state().runs.values())
+
+
+def by_rank_and_seed(state: State, rank: int, seed: int) -> RunState:
+    (found,) = [
+        run
+        for run in state.runs.values()
+        if (run.run["configuration"]["low_rank"].get("rank"), run.seed) == (rank, seed)
+    ]
+    return found

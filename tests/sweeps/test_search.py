@@ -10,6 +10,7 @@ from rich.console import Console
 
 from analysis.store import Writer
 from sweeps.auto_search import main
+from sweeps.budget import spent
 from sweeps.declare import Search
 from sweeps.search import SearchLaunch
 from sweeps.settings import Settings
@@ -35,7 +36,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(workplace: Workplace) -> No
     killed.kill()
     out_of_time = start(workplace, search={"budget": {"points": 6, "hours": 1e-9}})
     assert out_of_time.wait() == 4, out_of_time.output
-    assert "over at" in out_of_time.output
+    assert "its budget of 1e-09 hours is used up" in out_of_time.output.splitlines()[-1]
     again = start(workplace)
     assert again.wait() == 0, again.output
     assert "its 6 points are tried" in again.output
@@ -82,10 +83,15 @@ def test_what_another_driver_has_proposed_is_known_by_its_label_and_length(tmp_p
 
 def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:
     results = str(workplace.folder / "none")
-    assert main(["--dry-run", "--runs", "9", "--limit", "32", "--results", results]) == 0
+    assert (
+        main(["--dry-run", "--runs", "9", "--core-hours", "0.01", "--limit", "32", "--results", results]) == 0
+    )
     shown = capsys.readouterr().out
     assert "low_rank.rank" in shown
     assert "9 points: 0 in the ledger" in shown
+    assert (
+        "The budget of 0.01 core-hours, of which its runs have occupied 0 core-hours, is enough for" in shown
+    )
     assert "Nothing was started" in shown
     assert not (workplace.folder / "none").exists()
 
@@ -95,6 +101,7 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
     space.write_text("low_rank.rank: {low: 4}")
     refused = {
         ("--runs", "0"): "budget.points: expected a number at least 1, got 0",
+        ("--cost", "3"): "budget.price: expected a number beside a cost, got none",
         ("--space", "/no/such.yaml"): "/no/such.yaml: No such file",
         ("--space", str(space)): "space.low_rank.rank: expected choices, or low and high",
     }
@@ -115,3 +122,25 @@ def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Wo
     assert {run.step for run in stopped} <= {2, 6}
     assert sum(run.seed == 1 for run in runs.values()) == 2
     assert not workplace.repeated()  # a promoted run goes on from its checkpoint
+
+
+def test_a_search_ends_when_its_compute_is_used_up_and_goes_on_with_more(workplace: Workplace) -> None:
+    prices = {"core_hours": 3 / 3600, "cost": 5.0, "price": 1.0}
+    short = start(workplace, seconds_per_step=0.2, search={"budget": {"points": 6, **prices}})
+    assert short.wait() == 4, short.output
+    assert "provisional: points are still to be tried, so that its finalists may change" in short.output
+    last = short.output.splitlines()[-1]
+    assert "its budget of 0.000833 core-hours is used up, at" in last
+    assert "which cost" in last
+    state = workplace.state()
+    used = spent(state, "search", 0.0, lambda _: False)
+    assert 3 / 3600 <= used.cores < 30 / 3600  # over by the moment between two looks, and the way back
+    assert used.paid == used.cores
+    assert not any(run.status == "running" for run in state.runs.values())
+    refused = start(workplace, search={"budget": {"points": 6, **prices}})
+    assert refused.wait() == 4
+    assert "Ray" not in refused.output
+    more = start(workplace, search={"budget": {"points": 6, "core_hours": 1.0}})
+    assert more.wait() == 0, more.output
+    assert "its 6 points are tried. Its runs occupied" in more.output.splitlines()[-1]
+    assert set(workplace.endings().values()) == {1}

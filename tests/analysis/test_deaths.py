@@ -203,28 +203,58 @@ def mortal(death: Death) -> Iterator[None]:
                 closing(descriptor)
 
 
-moments = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=4, max_size=4)
+class Whole:
+    """A story told to its end, and what is left of it when its teller dies on the way."""
+
+    def __init__(self, place: Path, told: list[Act]) -> None:
+        self._place, self._told = place, told
+        self._story, life = Story(place / "whole"), Death(None, 0)
+        with mortal(life):
+            self._story.tell(told)
+        self.calls = life.calls
+        self._lines = lines_of(self._story.results)
+
+    def check_cut(self, number: int, part: float) -> None:
+        """Dies in the middle of that call."""
+        cut = Story(self._place / f"cut{number}-{part}")
+        with mortal(Death(number, part)), pytest.raises(KilledError):
+            cut.tell(self._told)
+        lines = lines_of(cut.results)
+        assert lines == self._lines[: len(lines)]
+        assert len(lines) >= (self._story.lines[len(cut.lines) - 1] if cut.lines else 0)
+        check_left(cut.results, state_of(lines))
+        check_gone_on(cut.results)
+        shutil.rmtree(cut.results)
 
 
-@settings(max_examples=30, deadline=None)
-@given(told=st.lists(acts, min_size=3, max_size=25), moments=moments)
-def test_a_death_at_any_moment_leaves_what_was_told_until_then(
+SEARCH: list[Act] = [
+    *[("declare", 0), ("checkpoint", 0), ("checkpoint", 0), ("stop", 0), ("checkpoint", 1), ("compact", 0)],
+    *[("checkpoint", 1), ("fail", 1), ("evaluate", 1), ("checkpoint", 1), ("hand over", 0)],
+    *[("checkpoint", 0), ("give back", 0), ("checkpoint", 0), ("complete", 0), ("compact", 0)],
+]
+"""A run stopped at a rung, promoted, lost, and completed beside one that failed and is tried again."""
+
+
+@pytest.mark.slow
+def test_a_search_that_dies_at_any_call_leaves_what_was_told_until_then(tmp_path: Path) -> None:
+    whole = Whole(tmp_path, SEARCH)
+    assert whole.calls > 60  # else the calls are not those that the writer makes
+    for number in range(whole.calls):
+        whole.check_cut(number, part=(number % 3) / 2)
+
+
+moments = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=3, unique=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(told=st.lists(acts, min_size=3, max_size=20), moments=moments)
+def test_so_does_a_death_at_any_moment_of_any_story(
     tmp_path_factory: pytest.TempPathFactory, told: list[Act], moments: list[tuple[float, float]]
 ) -> None:
     place = tmp_path_factory.mktemp("deaths")
-    whole, life = Story(place / "whole"), Death(None, 0)
-    with mortal(life):
-        whole.tell(told)
-    every_line = lines_of(whole.results)
-    for number, (moment, part) in enumerate(moments):
-        cut = Story(place / f"cut{number}")
-        with mortal(Death(int(moment * (life.calls - 1)), part)), pytest.raises(KilledError):
-            cut.tell(told)
-        lines = lines_of(cut.results)
-        assert lines == every_line[: len(lines)]
-        assert len(lines) >= (whole.lines[len(cut.lines) - 1] if cut.lines else 0)
-        check_left(cut.results, state_of(lines))
-        check_gone_on(cut.results)
+    whole = Whole(place, told)
+    for moment, part in moments:
+        whole.check_cut(int(moment * (whole.calls - 1)), part)
     shutil.rmtree(place)
 
 

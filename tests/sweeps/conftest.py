@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ class Workplace:
     folder: Path
     environment: dict[str, str]
     started: list[Started]
+    wrapper: Sequence[str] = ()
+    """What each command is started by way of."""
 
     @property
     def results(self) -> Path:
@@ -79,7 +81,7 @@ class Workplace:
         log = self.folder / f"log{len(self.started)}"
         with open(log, "w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                [sys.executable, *what],
+                [*self.wrapper, sys.executable, *what],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,

@@ -17,7 +17,7 @@ from mtbert.losses import per_example, predicted
 from mtbert.pack import Pack
 from mtbert.tasks import Task, score, unscaled
 
-TOKENS_PER_BATCH = 4096
+TOKENS_PER_BATCH = 2048  # larger ones fall out of the caches of a core
 Row = list[Any]
 """[split, task, metric, value or null]"""
 

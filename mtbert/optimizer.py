@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.adamw import adamw
 
 from mtbert.adapters.base import Bank
 from mtbert.bert import Backbone
@@ -17,6 +18,7 @@ from mtbert.slots import State
 from mtbert.weighting import LogVarianceBank
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,24 +92,30 @@ def owned_by(member: int, pack: Pack, trained: Backbone | None) -> Iterator[Owne
                 yield Owned("backbone", parameter, None, None, 0, f"backbone.{name}")
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What AdamW remembers of a leaf: both moments, shaped as it is, and the number of its steps."""
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: Tensor
+
+    @staticmethod
+    def blank(parameter: Tensor) -> Memory:
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return Memory(torch.zeros_like(parameter), torch.zeros_like(parameter), step)
+
+
 class MemberOptimizer:
-    """AdamW over what one member owns, with a learning rate and a weight decay for each part."""
+    """AdamW over what one member owns, with a learning rate and a weight decay for each part.
+
+    By torch's function, not its class: the class imports the compiler, a second of every worker's start.
+    """
 
     def __init__(self, member: int, owned: Iterable[Owned]) -> None:
         self.member = member
         self.owned = list(owned)
-        groups = [
-            {
-                "params": [of.parameter for of in self.owned if (of.part, of.decays) == (part, decays)],
-                "part": part,
-                "decays": decays,
-            }
-            for part in PARTS
-            for decays in (True, False)
-        ]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=0.0, weight_decay=0.0, fused=True
-        )
+        self._memories: dict[str, Memory] = {}
 
     def step(self, stage: Training, factor: float, tasks: Iterable[str]) -> None:
         """Clip what the step's tasks gave, and step it; what got no tokens stays.
@@ -117,34 +125,58 @@ class MemberOptimizer:
         """
         tasks = list(tasks)
         moving = PARTS if stage.trains is None else stage.trains
-        leaves = []
-        for leaf in self.owned:
-            if leaf.part in moving and leaf.touched(self.member, tasks):
-                if leaf.gradient is not None:
-                    leaf.parameter.grad = leaf.gradient
-                leaves.append(leaf.parameter)
-            else:
-                leaf.parameter.grad = None
+        leaves = [leaf for leaf in self.owned if leaf.part in moving and leaf.touched(self.member, tasks)]
+        for leaf in leaves:
+            if leaf.gradient is not None:
+                leaf.parameter.grad = leaf.gradient
         if stage.clip is not None and leaves:
-            clip_grad_norm_(leaves, stage.clip)
-        for group in self._adamw.param_groups:
-            group["lr"] = getattr(stage.learning_rate, group["part"]) * factor
-            decay = getattr(stage.weight_decay, group["part"])
-            group["weight_decay"] = decay if group["decays"] else 0.0
-        self._adamw.step()
+            clip_grad_norm_([leaf.parameter for leaf in leaves], stage.clip)
+        for part in PARTS:
+            decay = getattr(stage.weight_decay, part)
+            rate = getattr(stage.learning_rate, part) * factor
+            self._adamw([leaf for leaf in leaves if leaf.part == part and leaf.decays], rate, decay)
+            self._adamw([leaf for leaf in leaves if leaf.part == part and not leaf.decays], rate, 0.0)
         for leaf in self.owned:
-            if leaf.bank is None:
-                leaf.parameter.grad = None
+            leaf.parameter.grad = None
+
+    @torch.no_grad()
+    def _adamw(self, leaves: Sequence[Owned], rate: float, decay: float) -> None:
+        """One step of these leaves, in place."""
+        if not leaves:
+            return
+        memories = [self._memory(leaf) for leaf in leaves]
+        adamw(
+            [leaf.parameter for leaf in leaves],
+            [leaf.parameter.grad for leaf in leaves if leaf.parameter.grad is not None],
+            [memory.exp_avg for memory in memories],
+            [memory.exp_avg_sq for memory in memories],
+            [],
+            [memory.step for memory in memories],
+            fused=True,
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=rate,
+            weight_decay=decay,
+            eps=_EPSILON,
+            maximize=False,
+        )
+
+    def _memory(self, leaf: Owned) -> Memory:
+        if leaf.name not in self._memories:
+            self._memories[leaf.name] = Memory.blank(leaf.parameter)
+        return self._memories[leaf.name]
 
     def state(self) -> State:
         """What AdamW remembers, by the names of what it is about."""
         found: State = {}
         for leaf in self.owned:
-            memory = self._adamw.state.get(leaf.parameter)
-            if memory:
+            memory = self._memories.get(leaf.name)
+            if memory is not None:
                 for moment in _MOMENTS:
-                    found |= {f"{moment}.{name}": value for name, value in leaf.read(memory[moment]).items()}
-                found[f"step.{leaf.name}"] = memory["step"].clone().cpu()
+                    values = leaf.read(getattr(memory, moment))
+                    found |= {f"{moment}.{name}": value for name, value in values.items()}
+                found[f"step.{leaf.name}"] = memory.step.clone().cpu()
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -152,8 +184,8 @@ class MemberOptimizer:
         for leaf in self.owned:
             if f"step.{leaf.name}" not in state:
                 continue
-            step = state[f"step.{leaf.name}"].to(leaf.parameter.device).clone()
-            memory: dict[str, Tensor] = {"step": step}
+            memory = self._memory(leaf)
+            memory.step.copy_(state[f"step.{leaf.name}"])
             for moment in _MOMENTS:
                 prefix = f"{moment}."
                 moments = {
@@ -161,10 +193,8 @@ class MemberOptimizer:
                     for name, value in state.items()
                     if name.startswith(prefix)
                 }
-                memory[moment] = torch.zeros_like(leaf.parameter)
                 with torch.no_grad():
-                    leaf.write(memory[moment], moments)
-            self._adamw.state[leaf.parameter] = memory
+                    leaf.write(getattr(memory, moment), moments)
 
 
 def rate_factor(stage: Training, step: int, steps: int) -> float:

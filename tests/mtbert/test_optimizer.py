@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
 from mtbert.data.tokenise import TokenisedData
-from mtbert.optimizer import rate_factor
+from mtbert.optimizer import MemberOptimizer, Owned, rate_factor
 from tests.mtbert import toys
 
 
@@ -37,6 +40,38 @@ def test_rates_warm_up_and_decay(warmup: float, decay: str) -> None:
     warm = round(40 * warmup)
     assert all(np.diff(factors[: warm + 1]) > 0)
     assert rate_factor(stage, 0, 1) == 1.0
+
+
+def test_steps_are_adamw_s_to_the_bit_also_after_a_resume() -> None:
+    """A tensor without a gradient in a step rests, its moments too."""
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(3, 4, generator=draw), torch.randn(5, generator=draw)]
+    ours, theirs = ([nn.Parameter(each.clone()) for each in start] for _ in range(2))
+    owned = [Owned("backbone", each, None, None, 0, f"backbone.{at}") for at, each in enumerate(ours)]
+    rates = {"learning_rate": {"backbone": 1e-2}, "weight_decay": {"backbone": 0.1}}
+    stage = toys.configuration(training={**rates, "clip": None}).training
+    own, adamw = MemberOptimizer(0, owned), torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.1, fused=True)
+    for step in range(6):
+        for one, other in zip(ours, theirs, strict=True):
+            gradient = torch.randn(one.shape, generator=draw)
+            rests = step == 2 and one.dim() == 1
+            one.grad, other.grad = (None, None) if rests else (gradient, gradient.clone())
+        own.step(stage, 1.0, [])
+        adamw.step()
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        resumed = MemberOptimizer(0, owned)
+        resumed.load(own.state())
+        own = resumed
+
+
+def test_training_does_not_load_the_compiler() -> None:
+    """A second of each worker's start, and memory for as long as it lives."""
+    body = (
+        "import sys; from tests.mtbert import toys; "
+        "toys.train_alone(toys.random_data(), toys.backbone('float32'), toys.run(training={'steps': 2})); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", body], check=True, cwd=Path(__file__).parents[2])
 
 
 def first_change(part: str, changes: dict[str, Any], data: TokenisedData, backbone: Backbone) -> Tensor:

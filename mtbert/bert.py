@@ -72,9 +72,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.word = _table(config.vocab_size, config.hidden_size)
+        self.position = _table(config.max_position_embeddings, config.hidden_size)
+        self.segment = _table(config.type_vocab_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, batch: TokenBatch, hooks: Hooks, dtype: torch.dtype) -> Tensor:
@@ -205,6 +205,11 @@ def mean_pool(hidden: Tensor, batch: TokenBatch) -> Tensor:
     sums = sums.index_add(0, batch.sequence_of_row, hidden[: batch.tokens])
     lengths = torch.from_numpy(batch.lengths).to(hidden.device, hidden.dtype)
     return sums / lengths[:, None]
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding whose values are still to come: drawing some, even on meta, imports the compiler."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width))
 
 
 def _shared_tensor(array: np.ndarray) -> Tensor:

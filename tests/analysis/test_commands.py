@@ -110,9 +110,10 @@ def test_compare_says_what_each_value_did(filled: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("command", [["best"], ["runs"], ["compare"], ["sql"]])
 def test_every_command_is_narrowed_to_a_sweep_and_answers_machines_alike(
-    command: list[str], filled: Path, writer: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(writer, run_json("other", low_rank={"kind": "lora", "rank": 32}), ending(score=0.9))
+    with Writer(filled) as another:
+        train(another, run_json("other", low_rank={"kind": "lora", "rank": 32}), ending(score=0.9))
     sql = ["select config_id, score from runs order by run_id"] if command == ["sql"] else []
     options = (*sql, "--sweep", "ranks", "--format")
     everything = json.loads(ask(capsys, *command, filled, *sql, "--format", "json"))

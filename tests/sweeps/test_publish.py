@@ -87,7 +87,7 @@ def test_a_run_that_trains_nothing_is_refused_before_anything_starts(material: L
             {"evaluation": {"keep": "nosuch"}},
             "evaluation.keep: 'nosuch' is none of the trained tasks, sst, para",
         ),
-        ({"smart": {"weights": {"nosuch": 1}}}, "smart.weights: 'nosuch'"),
+        ({"smart": {"weights": {"nosuch": 2}}}, "smart.weights: 'nosuch'"),
         ({"training": {"tasks": ["sst"]}, "evaluation": {"keep": "sts"}}, "evaluation.keep: 'sts'"),
     ],
 )

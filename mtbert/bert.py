@@ -209,7 +209,10 @@ def mean_pool(hidden: Tensor, batch: TokenBatch) -> Tensor:
 
 def _table(rows: int, width: int) -> nn.Embedding:
     """An embedding whose values are still to come: drawing some, even on meta, imports the compiler."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width))
+    made: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]  # torch's own
+        torch.empty(rows, width)
+    )
+    return made
 
 
 def _shared_tensor(array: np.ndarray) -> Tensor:

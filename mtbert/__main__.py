@@ -1,5 +1,6 @@
 """The commands over one training: what it would train, training it, and using what was trained.
 
+python -m mtbert schema
 python -m mtbert params --model bert-base-uncased --set low_rank.rank=8
 python -m mtbert train CONFIG.yaml --results results
 python -m mtbert evaluate RUN --results results
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mtbert.commands import merge, pretrain
+from mtbert.commands import merge, pretrain, schema
 from mtbert.commands.common import BAD_INPUT, INTERRUPTED, given_inputs, say_ending, say_metrics
 from mtbert.configuration import Configuration, parse, with_values
 from mtbert.inputs import Inputs, parse_assignments, parse_inputs, read_file
@@ -258,6 +259,9 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--out", default=".", help="folder of the prediction files")
             added.add_argument("--text", help="a sentence to answer about instead")
             added.add_argument("--second", help="a second sentence, for the tasks of pairs")
+    added = commands.add_parser("schema", help=schema.schema.__doc__)
+    added.set_defaults(command=schema.schema)
+    schema.add_arguments(added)
     merge.add_arguments(_command(commands, "merge", merge.merge))
     pretrain.add_arguments(_command(commands, "pretrain", pretrain.pretrain))
     return parser

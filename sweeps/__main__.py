@@ -1,19 +1,25 @@
-"""A sweep from a file, of any kind.
+"""A sweep from a file, of any kind, and what such a file may hold.
 
 python -m sweeps run examples/grid.yaml
 python -m sweeps run examples/search.yaml --results results --dry-run
+python -m sweeps schema
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.text import Text
 
-from sweeps.file import read_sweep
+from mtbert.describe import table
+from sweeps.file import KINDS, described_file, read_sweep
 from sweeps.flags import Parser, add_carrying_out, settings
+from sweeps.launch import ENDED
 from sweeps.start import command, start
 
 
@@ -33,6 +39,18 @@ def run(args: argparse.Namespace, again: str, console: Console) -> int:
     return start(read_sweep(args.file), settings(args, again), console)
 
 
+def schema(args: argparse.Namespace, _again: str, console: Console) -> int:
+    """Every field of a sweep's file by its kind; `python -m mtbert schema` has its inputs' and its base's."""
+    parts = {kind: described_file(cls) for kind, cls in KINDS.items()}
+    if args.format == "json":
+        found = {kind: [dataclasses.asdict(field) for field in fields] for kind, fields in parts.items()}
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return ENDED
+    said = [f"kind: {kind}\n{table(fields)}" for kind, fields in parts.items()]
+    console.print(Text("\n\n".join(said)), soft_wrap=True)
+    return ENDED
+
+
 def _parser() -> Parser:
     parser = Parser("python -m sweeps", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -40,6 +58,9 @@ def _parser() -> Parser:
     added.add_argument("file", metavar="FILE", help="YAML of inputs and declaration; examples/ has some")
     add_carrying_out(added)
     added.set_defaults(carry_out=run)
+    added = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
+    added.add_argument("--format", choices=("table", "json"), default="table")
+    added.set_defaults(carry_out=schema)
     return parser
 
 

@@ -13,11 +13,12 @@ The fields are those of the dataclasses in `declare`; `python -m sweeps schema` 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtbert.configuration import merged
+from mtbert.describe import Field, described
 from mtbert.inputs import Inputs, parse_inputs, read_file, read_yaml
 from mtbert.schema import ConfigError, build, check_names
 from sweeps.declare import Ablation, Grid, RunList, Search, Sweep
@@ -76,6 +77,22 @@ def names(kind: type[Sweep]) -> list[str]:
     """The fields of a file that declares a sweep of this kind."""
     own = [field.name for field in fields(kind) if field.name not in ("name", "base")]
     return ["name", "kind", *(field.name for field in fields(Inputs)), "base", *own]
+
+
+def described_file(kind: type[Sweep]) -> list[Field]:
+    """Every field of a kind's declaration as its file has it, beside inputs, which all kinds have.
+
+    There a base may be left out, and a search's space too, which names its parameters without more ado.
+    """
+    left_out = {"base": {}, "space": f"sweeps/{USUAL_SPACE.name}"}
+    found = []
+    for each in described(kind):
+        name = each.name.replace("space.parameters.", "space.")
+        if name in left_out:
+            found.append(replace(each, required=False, default=left_out[name]))
+        elif name != "space.parameters":
+            found.append(replace(each, name=name))
+    return found
 
 
 def usual_space(changes: Any = None) -> Space:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,18 @@ def test_an_ablation_is_run_from_its_file(workplace: Workplace) -> None:
 
 def test_the_kinds_are_those_that_can_be_declared() -> None:
     assert {"grid": Grid, "list": RunList, "ablation": Ablation, "search": Search} == KINDS
+
+
+def test_the_schema_has_every_field_of_every_kind(capsys: Any) -> None:
+    assert main(["schema", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for kind, cls in KINDS.items():
+        names = {each["name"] for each in found[kind]}
+        assert {field.name for field in fields(cls)} <= names
+    search = {each["name"]: each for each in found["search"]}
+    assert {"rungs.grace", "sampler.name", "budget.hours", "space.<name>.choices"} <= search.keys()
+    assert not search["base"]["required"]
+    assert not search["space"]["required"]
+    assert not [name for name in search if name.startswith("space.parameters")]
+    assert main(["schema"]) == 0
+    assert "kind: ablation" in capsys.readouterr().out

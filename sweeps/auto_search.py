@@ -19,6 +19,7 @@ from typing import Any
 if __name__ == "__main__":  # the packages are found from any folder, installed or not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import yaml
 from rich.console import Console
 
 from mtbert.configuration import parse
@@ -31,6 +32,7 @@ from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, p
 from sweeps.rungs import Rungs
 from sweeps.start import command, start
 from sweeps.study import SAMPLERS, Sampler
+from sweeps.terms import COSTS
 
 TOP_K, SEEDS_AT_END = 3, 3
 OCCUPIED = (
@@ -60,8 +62,45 @@ def _run(given: Sequence[str], again: str, console: Console) -> int:
         rungs=rungs_of(args, base),
         top_k=args.top_k,
         seeds_at_end=args.seeds_at_end,
+        constraints=args.constraint,
+        against=args.against,
+        axes=axes_of(args.axis),
+        start=start_of(args.start),
     )
     return start(Declared(search, inputs), settings(args, again), console)
+
+
+def axes_of(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The axes that flags give: `low_rank.kind=lora,dora`.
+
+    Raises:
+        ConfigError: a text that is none, or a field that is given twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        field, equals, values = text.partition("=")
+        try:
+            found = yaml.safe_load(f"[{values}]")
+        except yaml.YAMLError:
+            found = []
+        if not (field and equals and found) or field in axes:
+            raise ConfigError(f"--axis: expected FIELD=VALUES, each field once, got {text!r}")
+        axes[field] = found
+    return axes
+
+
+def start_of(path: str | None) -> list[Any]:
+    """The points of a file.
+
+    Raises:
+        ConfigError: the file is missing, or no list of points by dotted field.
+    """
+    points = [] if path is None else read_yaml(path)
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise ConfigError(
+            f"{path}: expected a list of points, each a mapping by dotted field, got {points!r}"
+        )
+    return points
 
 
 def rungs_of(args: argparse.Namespace, base: Mapping[str, Any]) -> Rungs | None:
@@ -113,6 +152,22 @@ def _parser() -> Parser:
     add("--reduction", type=int, default=3, help="one of so many goes on from a rung (%(default)s)")
     add("--top-k", type=int, default=TOP_K, help="how many of the best get more seeds (%(default)s)")
     add("--seeds-at-end", type=int, default=SEEDS_AT_END, help="and how many (%(default)s)")
+    add(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="that binds points and winner, as 'trainable<=1%%' or 'para.accuracy>=0.8'; repeatable",
+    )
+    add("--against", choices=COSTS, help="seek the front of the score against this; needs --rule none")
+    add(
+        "--axis",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUES",
+        help="search each of the values, separated by commas, by itself; repeatable",
+    )
+    add("--start", metavar="YAML", help="a list of points that are tried first")
     add_carrying_out(parser)
     return parser
 

@@ -13,10 +13,11 @@ from mtbert.configuration import Configuration, parse, with_values, without
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
 from sweeps.budget import Budget
-from sweeps.points import configuration_at
+from sweeps.points import configuration_at, point_of
 from sweeps.rungs import Rungs
 from sweeps.space import Point, Space, spoken
-from sweeps.study import Sampler
+from sweeps.study import WEIGHS, Sampler
+from sweeps.terms import COSTS, Cost, Terms, parse_constraints
 
 BASE = "base"
 """What an ablation calls its base among its changes."""
@@ -53,9 +54,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         _check(self.name, self.seeds)
-        for axis, values in self.axes.items():
-            if not values:
-                raise ConfigError(f"{axis}: expected at least one value, got none")
+        _check_axes(self.axes)
 
     def points(self) -> list[dict[str, Any]]:
         """The grid's points in order, each a value by axis."""
@@ -201,6 +200,9 @@ class Search:
         rungs: where points are stopped that are not among the best; None trains each to its end.
         budget: what it may use up, the number of points included.
         top_k: of the best, how many are trained with the seeds 0 to seeds_at_end - 1 when all else ended.
+        constraints: texts such as `trainable<=1%` and `para.accuracy>=0.80`, which bind points and winner.
+        against: what the objective is weighed against; the search then seeks a front.
+        axes: as a grid's: each combination of their values is searched by itself, with an even share.
     """
 
     kind: ClassVar = "search"
@@ -214,16 +216,27 @@ class Search:
     top_k: int = 3
     seeds_at_end: int = 3
     objective: str = "score"
+    constraints: Sequence[str] = ()
+    against: Cost | None = None
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self.name, self.seeds_at_end)
         if self.top_k < 1:
             raise ConfigError(f"top_k: expected a count of at least 1, got {self.top_k!r}")
+        _check_axes(self.axes)
+        _check_against(self.against, self.sampler, self.rungs)
+        parse_constraints(self.constraints)
         if self.rungs is not None:
             evaluation = parse(self.base).evaluation
             self.rungs.check(evaluation.every, evaluation.unit)
             if self.objective != "score":
                 raise ConfigError(f"objective: expected score where there are rungs, got {self.objective!r}")
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What is looked at beside the objective."""
+        return Terms(parse_constraints(self.constraints), self.against)
 
     def run(self, point: Point, seed: int, data: str, model: str) -> DeclaredRun:
         """The run of a point.
@@ -234,24 +247,48 @@ class Search:
         return DeclaredRun(Run(configuration_at(self.base, point), seed, data, model), point)
 
     def runs(self, data: str, model: str) -> list[DeclaredRun]:
-        """The runs of the start points: all that is known before anything has been tried."""
-        declared = [self.run(point, 0, data, model) for point in self.start[: self.budget.points]]
+        """The runs of the start points: all that is known before anything has been tried.
+
+        Raises:
+            ConfigError: a start point outside the space.
+        """
+        points = [self.complete(point) for point in self.start[: self.budget.points]]
+        declared = [self.run(point, 0, data, model) for point in points]
         return list({each.run.run_id: each for each in declared}.values())
+
+    def complete(self, point: Point) -> Point:
+        """A start point with what the base says of the space's parameters that it does not name.
+
+        Raises:
+            ConfigError: it is outside the space.
+        """
+        found = point_of(self.space, self.base, configuration_at(self.base, point))
+        if found is None:
+            raise ConfigError(
+                f"start: expected a point of the space, got one outside it ({spoken(point)}): give every "
+                "parameter that is asked a value that it may take"
+            )
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """As a grid's."""
         return {
             "sweep": self.name,
             "kind": self.kind,
-            "axes": plain(self.space.parameters),
+            "axes": plain(self.space.parameters) | self._cells(),
             "objective": self.objective,
             "base": plain(parse(self.base)),
             "sampler": plain(self.sampler, defaults=True),
             "rungs": plain(self.rungs, defaults=True),
             "budget": plain(self.budget, defaults=True),
             "top_k": self.top_k,
+            "constraints": list(self.constraints),
+            "against": self.against,
             "seeds": self.seeds_at_end,
         }
+
+    def _cells(self) -> dict[str, Any]:
+        return {axis: {"choices": list(values)} for axis, values in self.axes.items()}
 
 
 Sweep = Grid | RunList | Ablation | Search
@@ -264,6 +301,27 @@ def _check(name: str, seeds: int) -> None:
         )
     if seeds < 1:
         raise ConfigError(f"seeds: expected a count of at least 1, got {seeds!r}")
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
+    for axis, values in axes.items():
+        if not values:
+            raise ConfigError(f"{axis}: expected at least one value, got none")
+
+
+def _check_against(against: str | None, sampler: Sampler, rungs: Rungs | None) -> None:
+    if against is None:
+        return
+    if against not in COSTS:
+        raise ConfigError(f"against: expected one of {', '.join(COSTS)}, got {against!r}")
+    if sampler.name not in WEIGHS:
+        raise ConfigError(
+            f"sampler: expected one of {', '.join(WEIGHS)} with against {against}, got {sampler.name!r}"
+        )
+    if rungs is not None:
+        raise ConfigError(
+            f"rungs: expected none with against {against} (--rule none), as a rung compares scores alone"
+        )
 
 
 def _over_seeds(

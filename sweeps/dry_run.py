@@ -28,6 +28,12 @@ def show_search(launch: SearchLaunch) -> None:
         Column("role", [each.role for each in search.space.parameters.values()], 1),
     ]
     launch.say(as_text(laid_out(columns)))
+    for axis, values in search.axes.items():
+        launch.say(f"{axis}: each of {', '.join(map(str, values))} by itself")
+    for each in search.terms.constraints:
+        launch.say(f"{each.text}: binds {'points and winner' if each.before else 'the winner'}")
+    if search.against is not None:
+        launch.say(f"The front of {search.objective} against {search.against} is sought")
     tried = launch.quest.tried(launch.state)
     left = launch.expected - len(launch.outlook.ended)
     launch.say(f"{search.budget.points} points: {tried} in the ledger, up to {left} runs to train")

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from statistics import fmean
+from typing import TYPE_CHECKING
 
-from analysis.ranking import value
-from analysis.store.state import RunState, State
+from analysis.store.state import State
+from mtbert.configuration import Configuration
 from mtbert.run import Run, digest
+from mtbert.schema import ConfigError, plain
 from sweeps.declare import DeclaredRun, Search
+from sweeps.finalists import Finalist, candidates, chosen, front, winner
 from sweeps.plan import Aims, reached
+from sweeps.points import configuration_at
 from sweeps.rungs import targets
-from sweeps.space import Point
-from sweeps.study import History, Known, Sampler, propose
+from sweeps.space import Point, spoken
+from sweeps.study import CHANCES, History, Sampler, propose
 
-
-@dataclass(frozen=True)
-class Finalist:
-    """One of the best points: its values over the seeds that were trained to their ends, by seed.
-
-    `first` is what its first seed came to, at `step`, which is infinite for the end.
-    """
-
-    point: Point
-    config_id: str
-    values: dict[int, float]
-    first: float
-    step: float
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.values.values())
+if TYPE_CHECKING:
+    from mtbert.counts import Counts
 
 
 class Quest:
     """A search on data and base model of these fingerprints.
 
-    `steps` says how long a run is. What is remembered here are runs already looked at, which the ledger
-    never changes.
+    `steps` says how long a run is, `count` what a configuration trains, where a constraint binds that. What
+    is remembered here are runs already looked at, which the ledger never changes.
+
+    Raises:
+        ConfigError: a start point that a constraint forbids.
     """
 
-    def __init__(self, search: Search, data: str, model: str, steps: Callable[[Run], int]) -> None:
-        self.search, self._data, self._model, self._steps = search, data, model, steps
+    def __init__(
+        self,
+        search: Search,
+        data: str,
+        model: str,
+        steps: Callable[[Run], int],
+        count: Callable[[Configuration], Counts] | None = None,
+    ) -> None:
+        self.search, self._data, self._model, self._steps, self._count = search, data, model, steps, count
         self._history = History(search.space, search.base, data, model)
+        self._counts: dict[str, Counts] = {}
         self._first = search.runs(data, model)
+        for each in self._first:
+            if not self.allows(each.point):
+                raise ConfigError(f"start: a constraint forbids the point ({spoken(each.point)})")
         self._read: dict[str, DeclaredRun] = {}
         self._lengths: dict[str, int] = {}
         self.exhausted = False
@@ -105,35 +106,53 @@ class Quest:
         return _aims(lengths, {**aims.targets, **{run_id: lengths[run_id] for run_id in chosen}})
 
     def finalists(self, state: State) -> list[Finalist]:
-        """The best points, by the value of their first seed, at most one for what is compared.
+        """The best points that keep the constraints, which are trained with more seeds at the end."""
+        ranked, search = self.ranked(state), self.search
+        return chosen(ranked, search.terms, search.space, search.top_k, self.allows)
 
-        Those that were trained to their ends come before those that were stopped, the furthest first.
-        The first seed's alone, so that what the others bring changes nobody's place among them. Once all
-        have theirs, the best is the one with the highest mean.
-        """
-        ranked = sorted(
-            (each for known in self._history.known(state) if (each := self._finalist(known)) is not None),
-            key=lambda each: (-each.step, -each.first, each.config_id),
-        )
-        best: dict[str, Finalist] = {}
-        for each in ranked:
-            best.setdefault(digest(self.search.space.compared(each.point)), each)
-        return list(best.values())[: self.search.top_k]
+    def ranked(self, state: State) -> list[Finalist]:
+        """All points that have a value, by that of their first seed."""
+        known = self._history.known(state)
+        return candidates(known, self.search.objective, stopped=self.search.rungs is not None)
+
+    def front(self, state: State) -> list[Finalist]:
+        """Where a cost is weighed: the points that keep the constraints and are not beaten in both."""
+        terms = self.search.terms
+        return front([each for each in self.ranked(state) if terms.kept(each.first_run)], terms)
 
     def winner(self, state: State) -> Finalist | None:
-        """The finalist with the highest mean over its seeds; None before anything was completed."""
-        seeds = range(self.search.seeds_at_end)
-        some = [each for each in self.finalists(state) if each.values]
-        full = [each for each in some if all(seed in each.values for seed in seeds)]
-        return max(full or some, key=lambda each: each.mean, default=None)
+        """The finalist with the highest mean over its seeds; None before anything may be called so."""
+        return winner(self.finalists(state), self.search.terms, self.search.seeds_at_end)
+
+    def allows(self, point: Point) -> bool:
+        """Whether the constraints that are known before let the point be trained."""
+        terms = self.search.terms
+        if not terms.before:
+            return True
+        if self._count is None:
+            raise ValueError("a constraint binds trainable parameters, and nothing counts them")
+        configuration = configuration_at(self.search.base, point)
+        key = digest(plain(configuration))
+        if key not in self._counts:
+            self._counts[key] = self._count(configuration)
+        return terms.allows(self._counts[key])
 
     def sample(self, count: int) -> list[Run]:
-        """Runs at random points of the space: for what must be known before any is proposed."""
-        points = propose(self.search.space, Sampler("random", 0), (), "", count, lambda _: False)
+        """Runs at random points of the space: for what must be known before any is proposed.
+
+        Raises:
+            ConfigError: no point keeps the constraints.
+        """
+        forbidden = lambda point: not self.allows(point)  # noqa: E731 - as short as what it says
+        points = propose(self.search.space, Sampler("random", 0), (), "", count, forbidden)
+        if not points:
+            texts = ", ".join(each.text for each in self.search.terms.constraints if each.before)
+            raise ConfigError(f"constraint {texts}: of {CHANCES} points of the space, none keeps it")
         return [self.search.run(point, 0, self._data, self._model).run for point in points]
 
     def _proposed(self, state: State, count: int) -> list[DeclaredRun]:
         known = self._history.known(state)
+        self.search.terms.check_metrics(run for each in known for run in each.runs)
         taken = {each.config_id for each in known} | {each.run.config_id for each in self.listed(state)}
         proposed = propose(
             self.search.space,
@@ -141,7 +160,8 @@ class Quest:
             known,
             self.search.objective,
             count,
-            lambda point: self._config_id(point) in taken,
+            lambda point: self._config_id(point) in taken or not self.allows(point),
+            self.search.terms,
         )
         return [self.search.run(point, 0, self._data, self._model) for point in proposed]
 
@@ -161,24 +181,6 @@ class Quest:
             reached(state.runs.get(run_id), aims.targets[run_id])
             for run_id in (each.run.run_id for each in listed)
         )
-
-    def _finalist(self, known: Known) -> Finalist | None:
-        values = {run.seed: value(run, self.search.objective) for run in known.runs}
-        present = {seed: each for seed, each in values.items() if each is not None}
-        if present:
-            return Finalist(known.point, known.config_id, present, present[min(present)], float("inf"))
-        if self.search.rungs is None:
-            return None
-        shown = [(step, score) for run in known.runs for step, score in _held(run)]
-        if not shown:
-            return None
-        step, score = max(shown)
-        return Finalist(known.point, known.config_id, {}, score, step)
-
-
-def _held(run: RunState) -> list[tuple[int, float]]:
-    """Step and score at each evaluation of a run that may go on."""
-    return [] if run.final else [(step, score) for step, score in run.scores if score is not None]
 
 
 def _aims(lengths: Mapping[str, int], wanted: Mapping[str, int]) -> Aims:

@@ -11,20 +11,21 @@ from functools import partial
 import yaml
 from rich.console import Console
 
-from analysis.noise import half_width
 from analysis.store.files import Layout
 from analysis.store.locks import driver_alive
 from analysis.store.state import State
 from mtbert.run import Run
 from mtbert.schema import plain
 from sweeps.budget import Spent, spent
+from sweeps.cells import Quests
 from sweeps.declare import DeclaredRun, Search
 from sweeps.dry_run import show_search
+from sweeps.finalists import Finalist
+from sweeps.finals import finals, unkept
 from sweeps.launch import OVER, Launch
 from sweeps.plan import Aims, Growth, Halt
 from sweeps.points import configuration_at
 from sweeps.publish import Material
-from sweeps.quest import Finalist, Quest
 from sweeps.settings import Settings
 from sweeps.space import spoken
 
@@ -38,7 +39,8 @@ class SearchLaunch(Launch):
 
     def __init__(self, search: Search, material: Material, settings: Settings, console: Console) -> None:
         self.search = search
-        self.quest = Quest(search, material.data, material.model, self.steps)
+        search.terms.check_tasks(material.sizes)
+        self.quest = Quests(search, material.data, material.model, self.steps, material.count)
         super().__init__(search, material, settings, console)
         self._started = time.monotonic()
 
@@ -50,7 +52,8 @@ class SearchLaunch(Launch):
     @property
     def expected(self) -> int:
         """Points of the budget, and the finalists' further seeds."""
-        more = min(self.search.top_k, self.search.budget.points) * (self.search.seeds_at_end - 1)
+        finalists = min(len(self.quest.cells) * self.search.top_k, self.search.budget.points)
+        more = finalists * (self.search.seeds_at_end - 1)
         return max(len(self.declared), self.search.budget.points + more)
 
     @property
@@ -66,7 +69,12 @@ class SearchLaunch(Launch):
     def label(self, declared: DeclaredRun) -> str:
         """A run by its number in the search, and as much of its point as a line holds."""
         seed = f", seed {declared.run.seed}" if declared.run.seed else ""
-        told = {name: each for name, each in declared.point.items() if not self.search.space.is_fixed(name)}
+        space = self.search.space.parameters
+        told = {
+            name: each
+            for name, each in declared.point.items()
+            if name in self.search.axes or not space[name].fixed
+        }
         point = textwrap.shorten(spoken(told), LABEL, placeholder=" …")
         return f"{len(self.labels) + 1}{seed}: {point}"
 
@@ -95,13 +103,11 @@ class SearchLaunch(Launch):
         show_search(self)
 
     def answer(self) -> tuple[list[str], list[str]]:
-        """The ranked table, the winner, and how sure that is."""
-        shown, following = super().answer()
-        winner = self.quest.winner(self.state)
-        ended = self._provisional()
-        if winner is not None:
-            ended += [*self._finals(), self._write(winner)]
-        return [*shown, *ended], following
+        """The best points, the winner, and how sure that is."""
+        best = self.quest.best(self.state)
+        last = unkept(self.quest, self.state) if best is None else self._write(best)
+        shown = [*finals(self.quest, self.state), *self._provisional(), *([] if last is None else [last])]
+        return shown, super().answer()[1]
 
     def closing(self, halt: Halt | None) -> str:
         """Why the search ended, at how many points, and what it has used up."""
@@ -129,17 +135,6 @@ class SearchLaunch(Launch):
         else:
             state = "points are still to be tried, so that its finalists may change"
         return [f"This answer is provisional: {state}. What was in flight goes on from its last checkpoint."]
-
-    def _finals(self) -> list[str]:
-        """The finalists, best mean first, each with its interval."""
-        lines = []
-        finalists = [each for each in self.quest.finalists(self.state) if each.values]
-        for each in sorted(finalists, key=lambda one: -one.mean):
-            width = half_width(list(each.values.values()))
-            interval = "" if width is None else f" ± {width:.4f}"
-            seeds = f"{len(each.values)} seed" + ("s" if len(each.values) > 1 else "")
-            lines.append(f"  {each.mean:.4f}{interval} over {seeds}: {spoken(each.point)} ({each.config_id})")
-        return ["Finalists, by their mean:", *lines]
 
     def _write(self, winner: Finalist) -> str:
         """Writes the winner as a file that `mtbert train` takes."""

@@ -73,6 +73,11 @@ class Parameter:
         return all(isinstance(each, int) for each in given)
 
     @property
+    def fixed(self) -> bool:
+        """Whether there is one value only."""
+        return self.choices is not None and len(self.choices) == 1
+
+    @property
     def spoken(self) -> str:
         """The values in a line, and what they hang on."""
         if self.choices is not None:
@@ -135,10 +140,6 @@ class Space:
             other in point and any(same(point[other], value) for value in values)
             for other, values in conditions.items()
         )
-
-    def is_fixed(self, name: str) -> bool:
-        """Whether a parameter has one value only."""
-        return len(self.parameters[name].choices or (None, None)) == 1
 
     def compared(self, point: Point) -> dict[str, Any]:
         """The part of a point that is compared."""

@@ -19,8 +19,10 @@ from mtbert.configuration import parse
 from mtbert.run import METHOD_VERSION, digest
 from mtbert.schema import ConfigError
 from sweeps.evolution import cma_es
+from sweeps.lessons import UNKNOWN, Lesson, told_worst
 from sweeps.points import point_of
 from sweeps.space import Point, Space, distributions, suggest, told
+from sweeps.terms import PLAIN, Terms
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -31,10 +33,15 @@ SamplerName = Literal["tpe", "gp", "cma_es", "quasi_random", "random", "nsga2"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 LEARNS_FROM_PRUNED = ("tpe",)
 """The others read complete trials alone: stopped and diverged runs are told to them as the worst."""
+READS_CONSTRAINTS = ("tpe", "gp", "nsga2")
+"""To the others a point that breaks a constraint is told as the worst."""
+WEIGHS: tuple[SamplerName, ...] = ("tpe", "gp", "quasi_random", "random", "nsga2")
+"""Samplers that take a second objective."""
 POPULATION = 20
 """Of a generation of NSGA-II: Optuna's 50 is more than many a search's budget."""
 ASKED_AGAIN = 200
-"""After so many proposals in a row that the ledger has, the space counts as exhausted."""
+CHANCES = 1000
+"""After so many proposals of no use, of the sampler's and then of chance, the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
@@ -160,40 +167,47 @@ class History:
         return point_of(self._space, self._base, configuration)
 
 
-def trials(space: Space, sampler: SamplerName, known: Sequence[Known], objective: str) -> list[FrozenTrial]:
+def trials(
+    space: Space, sampler: SamplerName, known: Sequence[Known], objective: str, terms: Terms = PLAIN
+) -> list[FrozenTrial]:
     """The points as the sampler is to be told of them, in their order."""
-    outcomes = [each.outcome(objective) for each in known]
-    worst = min((each.value for each in outcomes if each.value is not None), default=0.0)
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import create_trial
+
+    lessons = told_worst([_lesson(sampler, each, objective, terms) for each in known], terms)
     complete = 0
     made = []
-    for point, outcome in zip(known, outcomes, strict=True):
-        trial = _trial(space, sampler, point, outcome, worst, complete // POPULATION)
-        complete += trial.state.name == "COMPLETE"
+    for point, lesson in zip(known, lessons, strict=True):
+        generation = {NSGAIISampler._get_generation_key(): complete // POPULATION}
+        trial = create_trial(
+            state=lesson.trial_state,
+            values=lesson.values or None,
+            params=told(space, point.point),
+            distributions=distributions(space, point.point),
+            intermediate_values=_curve(point.runs) if lesson.kind == "cut" else {},
+            system_attrs=generation if sampler == "nsga2" else {},
+            constraints=dict(lesson.excesses),
+        )
+        complete += lesson.kind == "complete"
         made.append(trial)
     return made
 
 
-def _trial(
-    space: Space, sampler: SamplerName, known: Known, outcome: Outcome, worst: float, generation: int
-) -> FrozenTrial:
-    from optuna.samplers import NSGAIISampler
-    from optuna.trial import TrialState, create_trial
-
-    state, score = TrialState.COMPLETE, worst if outcome.value is None else outcome.value
-    shown = _curve(known.runs) if sampler in LEARNS_FROM_PRUNED else {}
-    if outcome.kind == "running" and not shown:
-        state = TrialState.RUNNING
-    elif outcome.kind in ("cut", "running") and sampler in LEARNS_FROM_PRUNED:
-        state = TrialState.PRUNED  # also while it goes on: an open trial counts as bad, and the best are open
-    attributes = {NSGAIISampler._get_generation_key(): generation} if sampler == "nsga2" else {}
-    return create_trial(
-        state=state,
-        value=score if state == TrialState.COMPLETE else None,
-        params=told(space, known.point),
-        distributions=distributions(space, known.point),
-        intermediate_values=shown if state == TrialState.PRUNED else {},
-        system_attrs=attributes,
-    )
+def _lesson(sampler: SamplerName, known: Known, objective: str, terms: Terms) -> Lesson:
+    outcome = known.outcome(objective)
+    prunes = sampler in LEARNS_FROM_PRUNED and terms.against is None
+    if outcome.kind == "running" and not (prunes and _curve(known.runs)):
+        return Lesson("running")
+    if outcome.kind in ("cut", "running") and prunes:
+        return Lesson("cut")  # also while it goes on: an open trial counts as bad, and the best are open
+    costs = [terms.cost(known.runs)] if terms.against else []
+    found = [outcome.value, *costs]
+    values = tuple(each for each in found if each is not None)
+    excesses = terms.excesses(known.runs)
+    if len(values) < len(found):  # of no finite value, or cut
+        return Lesson("complete", (), dict.fromkeys(excesses, UNKNOWN))
+    told_as_it_is = sampler in READS_CONSTRAINTS or all(each <= 0 for each in excesses.values())
+    return Lesson("complete", values if told_as_it_is else (), excesses)
 
 
 def _curve(runs: Sequence[RunState]) -> dict[int, float]:
@@ -213,17 +227,18 @@ def propose(
     objective: str,
     count: int,
     taken: Callable[[Point], bool],
+    terms: Terms = PLAIN,
 ) -> list[dict[str, Any]]:
     """The next points, which nobody has taken yet; fewer than `count` where nothing new comes.
 
     A point that is taken stays open in this study, so that the sampler turns to others; where it has settled
     on what is taken, chance takes over.
     """
-    told_trials = trials(space, sampler.name, known, objective)
+    told_trials = trials(space, sampler.name, known, objective, terms)
     found: list[dict[str, Any]] = []
-    for asked in (sampler, Sampler("random", sampler.seed)):
-        study = _study(asked, told_trials)
-        for _ in range(ASKED_AGAIN):
+    for asked, times in ((sampler, ASKED_AGAIN), (Sampler("random", sampler.seed), CHANCES)):
+        study = _study(asked, told_trials, terms)
+        for _ in range(times):
             if len(found) == count:
                 return found
             point = suggest(space, study.ask())
@@ -232,13 +247,16 @@ def propose(
     return found
 
 
-def _study(sampler: Sampler, told_trials: Sequence[FrozenTrial]) -> Study:
+def _study(sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions: list[Literal["maximize", "minimize"]] = ["maximize"]
+    if terms.against:
+        directions.append("minimize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(direction="maximize", sampler=sampler.made(len(told_trials)))
+        study = optuna.create_study(directions=directions, sampler=sampler.made(len(told_trials)))
     study.add_trials(told_trials)
     return study
 

@@ -104,6 +104,11 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
         ("--cost", "3"): "budget.price: expected a number beside a cost, got none",
         ("--space", "/no/such.yaml"): "/no/such.yaml: No such file",
         ("--space", str(space)): "space.low_rank.rank: expected choices, or low and high",
+        ("--constraint", "para.accuracy"): "constraint: expected a name, <= or >=, and a number",
+        ("--constraint", "quora.accuracy>=1"): "expected one of trainable, seconds, score, sst.METRIC",
+        ("--against", "seconds"): "rungs: expected none with against seconds (--rule none)",
+        ("--axis", "low_rank.kind"): "--axis: expected FIELD=VALUES, each field once, got 'low_rank.kind'",
+        ("--start", str(space)): "expected a list of points, each a mapping by dotted field",
     }
     for flags, message in refused.items():
         assert main(flags) == 2
@@ -144,3 +149,27 @@ def test_a_search_ends_when_its_compute_is_used_up_and_goes_on_with_more(workpla
     assert more.wait() == 0, more.output
     assert "its 6 points are tried. Its runs occupied" in more.output.splitlines()[-1]
     assert set(workplace.endings().values()) == {1}
+
+
+def test_cells_share_a_search_and_a_constraint_binds_their_points(workplace: Workplace) -> None:
+    space = {name: each for name, each in SPACE.items() if name != "low_rank.kind"}
+    search = {
+        "space": space,
+        "axes": {"low_rank.kind": ["lora", "dora"]},
+        "constraints": ["trainable<=200", "sst.accuracy>=0.4"],
+        "start": [{"low_rank.rank": 3, "training.warmup": 0.2}],
+    }
+    done = start(workplace, search=search)
+    assert done.wait() == 0, done.output
+    assert "By cell:" in done.output
+    runs = [run for run in workplace.state().runs.values() if run.seed == 0]
+    settings = [run.run["configuration"]["low_rank"] for run in runs]
+    assert sorted(each.get("kind", "lora") for each in settings) == ["dora"] * 3 + ["lora"] * 3
+    assert all(each.get("rank", 8) <= 20 for each in settings)
+    assert sum(each.get("rank") == 3 for each in settings) >= 2
+    best = yaml.safe_load((workplace.results / "searches" / "search.yaml").read_text())
+    assert best["low_rank"] in settings
+    tight = start(workplace, search={**search, "constraints": ["sst.accuracy>=0.9"]})
+    assert tight.wait() == 0, tight.output
+    assert "No point keeps every constraint" in tight.output
+    assert "is written" not in tight.output

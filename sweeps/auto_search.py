@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A search over what the techniques offer, from any base configuration, by any of Optuna's samplers.
+"""A search over what the techniques offer, from any base configuration, by any sampler.
 
 python sweeps/auto_search.py
 python sweeps/auto_search.py --runs 100 --hours 8 --config examples/bert_base.yaml --data hub
@@ -145,7 +145,7 @@ def _parser() -> Parser:
     add("--gpu-hours", type=float, help="the same of GPUs")
     add("--cost", type=float, help="at most: those hours times --price, over all calls")
     add("--price", type=float, help="of an hour of a GPU where runs occupy any, else of a core")
-    add("--sampler", choices=SAMPLERS, default="tpe", help="of Optuna's (%(default)s)")
+    add("--sampler", choices=SAMPLERS, default=Sampler().name, help="what proposes the points (%(default)s)")
     add("--sampler-seed", type=int, default=0, help="(%(default)s)")
     add("--rule", choices=("halving", "median", "none"), default="halving", help="of stopping (%(default)s)")
     add("--grace", type=positive, help="steps of each point at least (as many as before an evaluation)")

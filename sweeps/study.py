@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-SamplerName = Literal["tpe", "gp", "cma_es", "quasi_random", "random", "nsga2"]
+SamplerName = Literal["kriging", "tpe", "gp", "cma_es", "quasi_random", "random", "nsga2"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
-LEARNS_FROM_PRUNED = ("tpe",)
+LEARNS_FROM_PRUNED = ("kriging", "tpe")
 """The others read complete trials alone: stopped and diverged runs are told to them as the worst."""
-READS_CONSTRAINTS = ("tpe", "gp", "nsga2")
+READS_CONSTRAINTS = ("kriging", "tpe", "gp", "nsga2")
 """To the others a point that breaks a constraint is told as the worst."""
-WEIGHS: tuple[SamplerName, ...] = ("tpe", "gp", "quasi_random", "random", "nsga2")
+WEIGHS: tuple[SamplerName, ...] = ("kriging", "tpe", "gp", "quasi_random", "random", "nsga2")
 """Samplers that take a second objective."""
 POPULATION = 20
 """Of a generation of NSGA-II: Optuna's 50 is more than many a search's budget."""
@@ -46,24 +46,28 @@ CHANCES = 1000
 
 @dataclass(frozen=True)
 class Sampler:
-    """Optuna's sampler of that name; seeded, so that one state of the ledger gives one proposal.
+    """Kriging, or Optuna's sampler of that name; seeded, so that one ledger gives one proposal.
 
     Raises:
         ConfigError: an unknown name.
     """
 
-    name: SamplerName = "tpe"
+    name: SamplerName = "kriging"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
             raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {self.name!r}")
 
-    def made(self, trials: int) -> BaseSampler:
-        """The sampler that proposes after so many trials."""
+    def made(self, space: Space, trials: int) -> BaseSampler:
+        """The sampler that proposes points of a space after so many trials."""
         from optuna import samplers
 
         seed = int(digest([self.name, self.seed, trials])[:8], 16)
+        if self.name == "kriging":
+            from sweeps.kriging import Kriging
+
+            return Kriging(space, seed)
         if self.name == "tpe":
             return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
         if self.name == "gp":
@@ -237,7 +241,7 @@ def propose(
     told_trials = trials(space, sampler.name, known, objective, terms)
     found: list[dict[str, Any]] = []
     for asked, times in ((sampler, ASKED_AGAIN), (Sampler("random", sampler.seed), CHANCES)):
-        study = _study(asked, told_trials, terms)
+        study = _study(space, asked, told_trials, terms)
         for _ in range(times):
             if len(found) == count:
                 return found
@@ -247,7 +251,7 @@ def propose(
     return found
 
 
-def _study(sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -> Study:
+def _study(space: Space, sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -256,7 +260,7 @@ def _study(sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -
         directions.append("minimize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(directions=directions, sampler=sampler.made(len(told_trials)))
+        study = optuna.create_study(directions=directions, sampler=sampler.made(space, len(told_trials)))
     study.add_trials(told_trials)
     return study
 

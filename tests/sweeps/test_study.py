@@ -210,5 +210,5 @@ def test_a_sampler_that_has_settled_does_not_exhaust_the_space(book: Book) -> No
 
 
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(ConfigError, match="sampler: expected one of tpe, gp, cma_es"):
+    with pytest.raises(ConfigError, match="sampler: expected one of kriging, tpe, gp"):
         Sampler("sobol")  # type: ignore[arg-type]

@@ -111,6 +111,17 @@ def value(run: RunState, by: str) -> float | None:
     return None if found is None or not math.isfinite(found) else float(found)
 
 
+def seconds(run: RunState) -> float | None:
+    """Of training and evaluation of a completed run."""
+    parts = [value(run, "seconds_training"), value(run, "seconds_evaluation")]
+    return None if None in parts else sum(each or 0.0 for each in parts)
+
+
+def cost(run: RunState, of: str) -> float | None:
+    """What a completed run cost, as a search may weigh it: `seconds`, or `parameters` that were trained."""
+    return seconds(run) if of == "seconds" else value(run, "trainable")
+
+
 def check_metric(runs: Iterable[RunState], by: str) -> None:
     """Raises StoreError where no run knows the metric; names those there are."""
     known = {name for run in runs for name in ((run.ended or {}).get("metrics") or {})}
@@ -138,7 +149,7 @@ def _row(
     values = [each for each, _ in found]
     records = [run.ended or {} for run in group if run.status == "completed"]
     metrics = dict.fromkeys(name for record in records for name in record.get("metrics") or {})
-    seconds = [
+    times = [
         (record.get("seconds_training") or 0.0) + (record.get("seconds_evaluation") or 0.0)
         for record in records
     ]
@@ -159,7 +170,7 @@ def _row(
             name: mean([(record.get("metrics") or {}).get(name) for record in records]) for name in metrics
         },
         trainable=next((each for each in trainable if each is not None), None),
-        seconds=mean(seconds),
+        seconds=mean(times),
         fields=fields,
         run_ids=tuple(run_id for _, run_id in found),
     )

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from analysis.ranking import value
+from analysis.ranking import cost, value
 from analysis.store import RunState, State, StoreError, driver_alive
 
 if TYPE_CHECKING:
@@ -52,11 +52,16 @@ def store_study(results: str | Path, state: State, sweep: str, storage: str) -> 
                 f"--storage {storage}: has a study {sweep!r} that was not made from a ledger; give another"
             )
         optuna.delete_study(study_name=sweep, storage=opened)
-    study = optuna.create_study(study_name=sweep, storage=opened, direction="maximize")
+    declared = state.sweep(sweep)
+    against = declared.declaration.get("against")
+    directions: list[Literal["maximize", "minimize"]] = ["maximize"]
+    if against:
+        directions.append("minimize")
+    study = optuna.create_study(study_name=sweep, storage=opened, directions=directions)
     study.set_user_attr(MADE_FROM, str(Path(results).resolve()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([str(state.sweep(sweep).objective or "score")])
+        study.set_metric_names([str(declared.objective or "score"), *([against] if against else [])])
     study.add_trials(trials)
     return Counter(trial.state.name.lower() for trial in trials)
 
@@ -84,9 +89,9 @@ def trials_of(state: State, sweep: str, living: Collection[str]) -> list[FrozenT
         groups.setdefault(run.config_id, []).append(run)
     points = [dict(declared.points[runs[0].run_id]) for runs in groups.values()]
     known = _distributions(declared.declaration.get("axes") or {}, points)
-    objective = str(declared.objective or "score")
+    objective, against = str(declared.objective or "score"), declared.declaration.get("against")
     return [
-        _trial(point, known, runs, objective, living)
+        _trial(point, known, runs, objective, against, living)
         for point, runs in zip(points, groups.values(), strict=True)
     ]
 
@@ -123,20 +128,19 @@ def _trial(
     known: Mapping[str, BaseDistribution],
     runs: Sequence[RunState],
     objective: str,
+    against: str | None,
     living: Collection[str],
 ) -> FrozenTrial:
     from optuna.trial import create_trial
 
-    values = [
-        each for run in runs if run.status == "completed" and (each := value(run, objective)) is not None
-    ]
-    state = _state(runs, values, living)
+    values = _values(runs, objective, against)
+    state = _state(runs, bool(values), living)
     made = create_trial(
         state=state,
-        value=fmean(values) if state.name == "COMPLETE" else None,
+        values=[fmean(each) for each in zip(*values, strict=True)] or None,
         params={name: _shown(each) for name, each in point.items()},
         distributions={name: known[name] for name in point},
-        intermediate_values=curve(runs) if objective == "score" else {},
+        intermediate_values=curve(runs) if objective == "score" and against is None else {},
         user_attrs=_attributes(runs, living),
     )
     begun = [run.begun for run in runs if run.begun is not None]
@@ -146,12 +150,18 @@ def _trial(
     return made
 
 
-def _state(runs: Sequence[RunState], values: Sequence[float], living: Collection[str]) -> TrialState:
+def _values(runs: Sequence[RunState], objective: str, against: str | None) -> list[list[float]]:
+    """Of each completed run the objective, and what it is weighed against, where all is known."""
+    found = ([value(run, objective), *([cost(run, against)] if against else [])] for run in runs)
+    return [[each for each in one if each is not None] for one in found if None not in one]
+
+
+def _state(runs: Sequence[RunState], valued: bool, living: Collection[str]) -> TrialState:
     """Complete where any replicate has a value, failed where no other came to anything."""
     from optuna.trial import TrialState
 
     statuses = {_status(run, living) for run in runs}
-    if values:
+    if valued:
         return TrialState.COMPLETE
     if "running" in statuses:
         return TrialState.RUNNING

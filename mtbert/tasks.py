@@ -121,6 +121,11 @@ class Task:
             raise ValueError(f"{self.name}: a {self.kind} has no range")
         return self.low, self.high
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all that an evaluation says of it."""
+        return ("loss", "pearson", "mse") if self.kind == "regression" else ("loss", "accuracy")
+
     def scored(self, metric: float) -> float:
         """The metric as it enters the score."""
         return metric if self.score == "identity" else (1 + metric) / 2

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.noise import half_width
-from analysis.ranking import mean, value
+from analysis.ranking import mean, seconds, value
 from analysis.show import Column, as_text, laid_out, terminal_width
 from analysis.store.state import State
 from sweeps.cells import Quests
 from sweeps.finalists import Finalist, closest
 from sweeps.quest import Quest
 from sweeps.space import Point, Space, same, spoken
-from sweeps.terms import seconds
 
 NEXT_BEST = 5
 """Points shown beside the finalists."""

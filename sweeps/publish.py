@@ -48,6 +48,7 @@ class Material(Protocol):
     @property
     def trainer(self) -> Callable[[Any], Trainer]: ...
     def count(self, configuration: Configuration) -> Counts: ...
+    def metrics(self, configuration: Configuration) -> tuple[str, ...]: ...
     def workload(self, configuration: Configuration) -> Workload: ...
     def truncation(self, configuration: Configuration) -> str | None: ...
     def parcel(self, device: str) -> dict[str, Any]: ...
@@ -132,6 +133,13 @@ class LoadedMaterial:
         check_names(configuration, tasks)
         check_training(configuration, self._base.config, tasks)
         return count(configuration, self._base.config, tasks)
+
+    def metrics(self, configuration: Configuration) -> tuple[str, ...]:
+        """The names of all that the end of a run says of its tasks: `sst.accuracy`."""
+        from mtbert.member import trained_tasks
+
+        tasks = trained_tasks(configuration, self._dataset.tasks)
+        return tuple(f"{name}.{metric}" for name, task in tasks.items() for metric in task.metrics)
 
     def workload(self, configuration: Configuration) -> Workload:
         """How much a run of this configuration has to compute."""

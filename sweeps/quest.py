@@ -152,7 +152,6 @@ class Quest:
 
     def _proposed(self, state: State, count: int) -> list[DeclaredRun]:
         known = self._history.known(state)
-        self.search.terms.check_metrics(run for each in known for run in each.runs)
         taken = {each.config_id for each in known} | {each.run.config_id for each in self.listed(state)}
         proposed = propose(
             self.search.space,

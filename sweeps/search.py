@@ -39,8 +39,10 @@ class SearchLaunch(Launch):
 
     def __init__(self, search: Search, material: Material, settings: Settings, console: Console) -> None:
         self.search = search
-        search.terms.check_tasks(material.sizes)
         self.quest = Quests(search, material.data, material.model, self.steps, material.count)
+        if search.terms.after:
+            some = [run.configuration for run in self.quest.sample(SAMPLE)]
+            search.terms.check(dict.fromkeys(name for each in some for name in material.metrics(each)))
         super().__init__(search, material, settings, console)
         self._started = time.monotonic()
 
@@ -121,7 +123,8 @@ class SearchLaunch(Launch):
         elif tried >= points:
             why = f"its {points} points are tried"
         else:
-            why = f"the space is exhausted after {tried} points, before its {points}"
+            within = " within its constraints" if self.search.terms.before else ""
+            why = f"the space is exhausted{within} after {tried} points, before its {points}"
         return f"The search has ended: {why}. {bill}"
 
     def _provisional(self) -> list[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, get_args
 
-from analysis.ranking import value
+from analysis.ranking import cost, mean, seconds, value
 from analysis.store.state import RunState
 from mtbert.schema import ConfigError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Cost = Literal["parameters", "seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 TRAINABLE, SECONDS = "trainable", "seconds"
+BESIDE = (TRAINABLE, SECONDS, "score")
+"""What may be bound beside the metrics of tasks, whose names have a dot."""
 _FORM = re.compile(r"\s*([\w.-]+)\s*(<=|>=)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE)
 
 
@@ -88,26 +90,19 @@ class Terms:
         """What a configuration's completed runs cost in the mean; None where nothing is weighed."""
         if self.against is None:
             return None
-        costs = [seconds(run) if self.against == SECONDS else value(run, TRAINABLE) for run in runs]
-        known = [each for each in costs if each is not None]
-        return fmean(known) if known else None
+        return mean([cost(run, self.against) for run in runs])
 
-    def check_tasks(self, tasks: Collection[str]) -> None:
-        """Raises ConfigError where a constraint names neither a task's metric nor what every run has."""
+    @property
+    def after(self) -> bool:
+        """Whether any constraint binds a task's metric, which tasks have or have not."""
+        return any("." in each.name for each in self.constraints)
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Raises ConfigError where a constraint binds a metric that is none of these."""
         for each in self.constraints:
-            task, dot, metric = each.name.rpartition(".")
-            if each.name not in (TRAINABLE, SECONDS, "score") and not (dot and metric and task in tasks):
-                names = ", ".join([TRAINABLE, SECONDS, "score", *(f"{name}.METRIC" for name in tasks)])
+            if "." in each.name and each.name not in metrics:
+                names = ", ".join([*BESIDE, *metrics])
                 raise ConfigError(f"constraint {each.text!r}: expected one of {names}, got {each.name!r}")
-
-    def check_metrics(self, runs: Iterable[RunState]) -> None:
-        """Raises ConfigError where a completed run knows no such metric: nothing could ever keep it."""
-        for run in runs:
-            known: Mapping[str, float | None] = (run.ended or {}).get("metrics") or {}
-            for each in self.constraints if run.status == "completed" else ():
-                if "." in each.name and each.name not in known:
-                    names = ", ".join(known) or "none"
-                    raise ConfigError(f"constraint {each.text!r}: no run has {each.name}; known are {names}")
 
 
 PLAIN = Terms()
@@ -134,6 +129,9 @@ def _parse(text: str) -> Constraint:
             f"got {text!r}"
         )
     name, relation, percent = found[1], found[2], found[4]
+    if "." not in name and name not in BESIDE:
+        names = ", ".join(BESIDE)
+        raise ConfigError(f"constraint {text!r}: expected one of {names}, or TASK.METRIC, got {name!r}")
     if percent and name == SECONDS:
         raise ConfigError(f"constraint {text!r}: expected seconds as a number, got per cent")
     if name == TRAINABLE and not percent and bound < 1:
@@ -141,12 +139,6 @@ def _parse(text: str) -> Constraint:
     bound = bound / 100 if percent else bound
     share = name == TRAINABLE and bool(percent)
     return Constraint("".join(text.split()), name, relation == "<=", bound, share)
-
-
-def seconds(run: RunState) -> float | None:
-    """Of training and evaluation of a completed run."""
-    parts = [value(run, "seconds_training"), value(run, "seconds_evaluation")]
-    return None if None in parts else sum(each or 0.0 for each in parts)
 
 
 def _mean_excess(constraint: Constraint, completed: Sequence[RunState]) -> float:

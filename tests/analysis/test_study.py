@@ -148,6 +148,30 @@ def test_a_grids_axes_are_choices(results: Path) -> None:
     assert study_of(results.parent).metric_names == ["sst.accuracy"]
 
 
+@pytest.mark.parametrize(("against", "costs"), [("parameters", [1000, 30]), ("seconds", [1.65, 3.3])])
+def test_a_front_has_both_its_values_and_the_costly_point_is_not_among_the_best(
+    results: Path, against: str, costs: list[float]
+) -> None:
+    with Writer(results, "driver") as writer:
+        for name in ("a", "b"):
+            for seed in (0, 1):
+                run = run_json(name, seed)
+                writer.declare(SWEEP | {"against": against}, [{"run": run, "point": POINT}])
+                of = {
+                    "a": ending(step=10 + 10 * seed, score=0.5 + seed / 10),
+                    "b": ending(step=30, score=0.5),
+                }
+                train(writer, run, of[name] | ({"trainable": 30} if name == "b" else {}))
+    assert ask(results) == 0
+    study = study_of(results.parent)
+    assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["score", against]
+    found = {name: trial.values for name, trial in by_id(study).items()}
+    assert found == {"a": pytest.approx([0.55, costs[0]]), "b": pytest.approx([0.5, costs[1]])}
+    best = {trial.user_attrs["config_id"] for trial in study.best_trials}
+    assert best == ({"a", "b"} if against == "parameters" else {"a"})
+
+
 def test_what_cannot_be_is_said(filled: Path, capsys: Any) -> None:
     assert main(["study", str(filled), "--storage", "sqlite:///x.db"]) == 2
     assert "--sweep: expected one of search, got none" in capsys.readouterr().err

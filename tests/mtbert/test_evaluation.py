@@ -101,6 +101,8 @@ def test_metrics_are_those_of_the_predictions(backbone: Backbone, data: Tokenise
     end = toys.ended(events).record
     assert end["score"] == record["score"]
     assert end["metrics"]["sst.accuracy"] == accuracy["sst"]
+    names = {f"{name}.{metric}" for name, task in data.tasks.items() for metric in task.metrics}
+    assert set(end["metrics"]) == names
     assert end["metrics"]["sts.mse"] == toys.values(record, "dev", "mse")["sts"]
 
 

@@ -180,6 +180,9 @@ class FakeMaterial:
         rank = configuration.low_rank.rank if configuration.low_rank else 0
         return SimpleNamespace(trainable=10 * rank, total=1000 + 10 * rank)
 
+    def metrics(self, _: Configuration) -> tuple[str, ...]:
+        return ("sst.accuracy",)
+
     def workload(self, _: Configuration) -> Workload:
         return Workload(linear=1000, tokens_per_step=100, tokens_per_evaluation=100, width=64, layers=2)
 

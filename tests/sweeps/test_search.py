@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
         ("--space", "/no/such.yaml"): "/no/such.yaml: No such file",
         ("--space", str(space)): "space.low_rank.rank: expected choices, or low and high",
         ("--constraint", "para.accuracy"): "constraint: expected a name, <= or >=, and a number",
-        ("--constraint", "quora.accuracy>=1"): "expected one of trainable, seconds, score, sst.METRIC",
+        ("--constraint", "para.acuracy>=0.8"): "expected one of trainable, seconds, score, sst.loss, sst.acc",
         ("--against", "seconds"): "rungs: expected none with against seconds (--rule none)",
         ("--axis", "low_rank.kind"): "--axis: expected FIELD=VALUES, each field once, got 'low_rank.kind'",
         ("--start", str(space)): "expected a list of points, each a mapping by dotted field",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,10 @@ def count(configuration: Configuration) -> Any:
 
 def length(run: Run) -> int:
     return run.configuration.training.steps or 1
+
+
+def never(_: Point) -> bool:
+    return False
 
 
 class Game:
@@ -94,8 +99,8 @@ class Game:
     def known(self) -> Any:
         return History(SPACE, BASE, "d", "m").known(self.state)
 
-    def at(self, rank: int, **changes: Any) -> None:
-        each = self.search.run({"low_rank.rank": rank, "training.warmup": 0.1}, 0, "d", "m")
+    def at(self, rank: int, warmup: float = 0.1, **changes: Any) -> None:
+        each = self.search.run({"low_rank.rank": rank, "training.warmup": warmup}, 0, "d", "m")
         self.run(each.run, each.point, **changes)
 
 
@@ -137,22 +142,21 @@ def test_a_text_that_declares_nothing_is_refused(text: str) -> None:
         Search("s", BASE, SPACE, constraints=[text])
 
 
-def test_a_constraint_on_what_no_run_has_is_refused(tmp_path: Path) -> None:
+def test_a_constraint_on_what_no_run_has_is_refused() -> None:
     for text, message in {
         "trainable<=0.01": "a count, or a share with %, got 0.01",
         "seconds<=5%": "expected seconds as a number",
+        "accuracy>=0.8": "expected one of trainable, seconds, score, or TASK.METRIC, got 'accuracy'",
     }.items():
         with pytest.raises(ConfigError, match=message):
             parse_constraints([text])
-    wrong = Terms(parse_constraints(["quora.accuracy>=0.8"]))
-    with pytest.raises(
-        ConfigError, match=r"expected one of trainable, seconds, score, sst.METRIC, got 'quora"
-    ):
-        wrong.check_tasks(["sst"])
-    game = Game(tmp_path, constraints=["para.acuracy>=0.8"])
-    with pytest.raises(ConfigError, match=r"no run has para.acuracy; known are para.accuracy, para.loss"):
-        game.play()
-    assert len(game.state.runs) == 1
+    for name in ("quora.accuracy", "para.acuracy"):
+        terms = Terms(parse_constraints([f"{name}>=0.8"]))
+        with pytest.raises(
+            ConfigError, match=f"one of trainable, seconds, score, para.accuracy, got '{name}'"
+        ):
+            terms.check(["para.accuracy"])
+    Terms(parse_constraints(["para.accuracy>=0.8", "score>=0.5", "seconds<=3"])).check(["para.accuracy"])
 
 
 @pytest.mark.parametrize("name", ["tpe", "cma_es", "quasi_random"])
@@ -195,15 +199,20 @@ def test_a_sampler_that_reads_constraints_is_told_by_how_much_and_the_others_the
             assert (told[3].state.name, told[3].value, excess[3]) == ("COMPLETE", 0.05, pytest.approx(1.0))
 
 
-def test_tpe_keeps_to_where_the_constraint_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "asked"), [("tpe", 8), ("gp", 1), ("nsga2", 32)])
+def test_a_sampler_that_reads_constraints_keeps_to_where_they_are_kept(
+    tmp_path: Path, name: SamplerName, asked: int
+) -> None:
     game = Game(tmp_path)
-    for rank in range(2, 64, 4):
-        game.at(rank)
+    for rank in range(2, 64, 3):
+        game.at(rank, 0.1 + rank % 2 / 10)
     known, terms = game.known(), Terms(parse_constraints(["para.accuracy>=0.6"]))
-    bound = propose(SPACE, Sampler(), known, "score", 8, lambda _: False, terms)
-    free = propose(SPACE, Sampler(), known, "score", 8, lambda _: False)
-    kept = [sum(each["low_rank.rank"] <= 30 for each in points) for points in (bound, free)]
-    assert kept[0] > 2 * kept[1]
+    bound, free = (
+        [each["low_rank.rank"] for each in propose(SPACE, Sampler(name), known, "score", asked, never, those)]
+        for those in (terms, Terms())
+    )
+    assert fmean(bound) < fmean(free) - 5
+    assert sum(rank <= 31 for rank in bound) > asked / 2 > sum(rank <= 31 for rank in free)
 
 
 def test_constraints_bind_finalists_and_winner(tmp_path: Path) -> None:

@@ -34,8 +34,7 @@ from benchmarks.common import describe_machine
 from benchmarks.faulty import EVERY, CountingMaterial, search_of
 from benchmarks.struck import Command, Memory, full, kill, kill_keeper, kill_one, mount, read_only, until
 from benchmarks.tally import Tally, compared, summary
-from sweeps.launch import BAD_INPUT, INTERRUPTED
-from sweeps.watchdog import LOST_RAY
+from sweeps.exits import BAD_INPUT, INTERRUPTED, LOST_RAY
 
 DISK = "256m"
 LINES_BEFORE = 80

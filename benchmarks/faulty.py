@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The search's command, as `sweeps/auto_search.py` is one."""
     from rich.console import Console
 
-    from sweeps.launch import reported
+    from sweeps.exits import reported
     from sweeps.search import SearchLaunch
     from sweeps.settings import Settings
 

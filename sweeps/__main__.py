@@ -1,8 +1,9 @@
-"""A sweep from a file, of any kind, and what such a file may hold.
+"""A sweep from a file, of any kind, what such a file may hold, and ending one from another terminal.
 
 python -m sweeps run examples/grid.yaml
 python -m sweeps run examples/search.yaml --results results --dry-run
 python -m sweeps schema
+python -m sweeps stop which-adapter --results results
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from rich.console import Console
 from rich.text import Text
 
 from mtbert.describe import table
+from sweeps.exits import ENDED
 from sweeps.file import KINDS, described_file, read_sweep
-from sweeps.flags import Parser, add_carrying_out, settings
-from sweeps.launch import ENDED
+from sweeps.flags import Parser, add_carrying_out, add_results, settings
 from sweeps.start import command, start
+from sweeps.stop import stop as asked_to_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,12 @@ def _run(given: Sequence[str], again: str, console: Console) -> int:
 def run(args: argparse.Namespace, again: str, console: Console) -> int:
     """Trains what the sweep of a file wants and the ledger lacks, and shows what it came to."""
     return start(read_sweep(args.file), settings(args, again), console)
+
+
+def stop(args: argparse.Namespace, _again: str, console: Console) -> int:
+    """Ends a sweep from another terminal, or leaves one of its runs as it stands."""
+    console.print(Text(asked_to_stop(args.results, args.name)), soft_wrap=True)
+    return ENDED
 
 
 def schema(args: argparse.Namespace, _again: str, console: Console) -> int:
@@ -58,6 +66,10 @@ def _parser() -> Parser:
     added.add_argument("file", metavar="FILE", help="YAML of inputs and declaration; examples/ has some")
     add_carrying_out(added)
     added.set_defaults(carry_out=run)
+    added = commands.add_parser("stop", help=stop.__doc__, description=stop.__doc__)
+    added.add_argument("name", metavar="SWEEP|RUN", help="a sweep's name, or a run's id or enough of it")
+    add_results(added)
+    added.set_defaults(carry_out=stop)
     added = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
     added.add_argument("--format", choices=("table", "json"), default="table")
     added.set_defaults(carry_out=schema)

@@ -60,9 +60,12 @@ class Quests:
         model: str,
         steps: Callable[[Run], int],
         count: Callable[[Configuration], Counts],
+        driver: str = "",
     ) -> None:
         self.search = search
-        self.cells = [(cell, Quest(inner, data, model, steps, count)) for cell, inner in cells(search)]
+        self.cells = [
+            (cell, Quest(inner, data, model, steps, count, driver)) for cell, inner in cells(search)
+        ]
         self._quests = [quest for _, quest in self.cells]
 
     def listed(self, state: State) -> list[DeclaredRun]:

@@ -16,9 +16,9 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from analysis.store.locks import new_driver_name
 from analysis.store.state import State
 from mtbert.run import Run
+from sweeps.exits import BAD_INPUT, ENDED, FAILED
 from sweeps.keeper import start_keeper
 from sweeps.placement import Needs, Placement
 from sweeps.plan import Aims, Growth, Halt, Reason, mark
@@ -52,6 +52,7 @@ class Work:
         more: asked for runs beside these when all are given out.
         halt: why nothing more is to be trained, as the ledger stands; None while something is.
         retried: failed runs that are to be tried again.
+        driver: the name under which is written.
     """
 
     results: str
@@ -64,6 +65,7 @@ class Work:
     pack: int
     more: Callable[[State, int], Growth]
     halt: Callable[[State], Halt | None]
+    driver: str
 
 
 class Drive:
@@ -77,14 +79,13 @@ class Drive:
         self._session = session
         self._needs = placement.needs
         self._progress = progress
-        driver = new_driver_name()
-        self._keeper = start_keeper(work.results, driver)
+        self._keeper = start_keeper(work.results, work.driver, work.sweep["sweep"])
         self._looked = float("-inf")
         self._halt: Halt | None = None
         self._sweep = {**work.sweep, "declared": time.time()}
         self._assignments = Assignments(
             results=work.results,
-            driver=driver,
+            driver=work.driver,
             keeper=self._keeper,
             sweep=self._sweep,
             runs=work.runs,
@@ -104,16 +105,16 @@ class Drive:
         if assignments.failure is None:
             assignments.ask(self._keeper.examples.remote(self._material.data, self._material.examples()))
         if assignments.failure is not None:
-            return Outcome(2, assignments.failure)
+            return Outcome(BAD_INPUT, assignments.failure)
         device = "cuda" if self._needs.gpus else "cpu"
         parcel = self._material.parcel(device) | {"folder": str(self._session.shared)}
         before = checksum(parcel["weights"])
         shared = ray.put(parcel)
         outcome = self._rounds(shared)
         after = checksum(ray.get(shared)["weights"])
-        if outcome.code != 2 and before != after:
+        if outcome.code != BAD_INPUT and before != after:
             return Outcome(
-                2, "the shared base weights were written to: no result of this sweep can be trusted"
+                BAD_INPUT, "the shared base weights were written to: no result of this sweep can be trusted"
             )
         return outcome
 
@@ -127,17 +128,17 @@ class Drive:
             assignments.give_back(reason, detail)
             assignments.book()
             if assignments.failure is not None:
-                return Outcome(2, assignments.failure)
+                return Outcome(BAD_INPUT, assignments.failure)
             self._look()
             if self._halt is not None:
                 return self._finish(self._halt.code)
             state, view = assignments.ahead()
             if view.finished and assignments.failure is None:
-                return self._finish(0)
+                return self._finish(ENDED)
             stalled = stalled + 1 if mark(state, list(self._work.targets)) == before else 0
             if stalled >= ROUNDS_ALLOWED:
                 return Outcome(
-                    3, f"{ROUNDS_ALLOWED} rounds brought nothing: {detail or 'Tune gave no reason'}"
+                    FAILED, f"{ROUNDS_ALLOWED} rounds brought nothing: {detail or 'Tune gave no reason'}"
                 )
             self._progress.say(f"Ray Tune came back before the end ({detail or 'no reason given'}); going on")
 
@@ -145,7 +146,7 @@ class Drive:
         self._assignments.ask(self._keeper.compact.remote())
         self._assignments.ask(self._keeper.close.remote())
         failure = self._assignments.failure
-        return Outcome(code) if failure is None else Outcome(2, failure)
+        return Outcome(code) if failure is None else Outcome(BAD_INPUT, failure)
 
     def _tune(self, trainable: Any) -> tuple[Reason, str]:
         """One call of Tune; why it came back, as what is still in flight is to be booked."""

@@ -60,10 +60,15 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=PRECISIONS, help="(float32, or as in --config)")
 
 
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Where the results are."""
+    parser.add_argument("--results", default="results", help="the folder of the results (%(default)s)")
+
+
 def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     """How a sweep is carried out, which changes no result."""
     add = parser.add_argument
-    add("--results", default="results", help="the folder of the results (%(default)s)")
+    add_results(parser)
     add("--max-concurrent", type=int, help="runs at once, at most")
     add("--gpus-per-run", type=float, help="a fraction of a GPU, or 0 for the CPU (1 where there are GPUs)")
     add("--pack", type=int, default=1, help="runs per process (%(default)s)")

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from analysis.store.errors import StoreError, Superseded
 from analysis.store.ledger import Writer
 from analysis.store.state import Occupied
-from sweeps.plan import Reason, verdict
+from sweeps.plan import Reason, stopped_record, verdict
 
 Answer = TypeVar("Answer")
 
@@ -44,6 +44,13 @@ class Opened(NamedTuple):
     checkpoint: bytes | None
 
 
+class Heard(NamedTuple):
+    """The answer to a worker's entries: runs that a later attempt holds, and runs to leave as they stand."""
+
+    superseded: list[str]
+    left_out: frozenset[str]
+
+
 class Granted(NamedTuple):
     """The answer to a claim: the attempt to train under, or null and why it was refused."""
 
@@ -68,15 +75,16 @@ def _told(method: Callable[..., Answer]) -> Callable[..., Answer | Failure]:
 class Keeper:
     """See the module. The folder is opened at the first call, so that even that can be answered."""
 
-    def __init__(self, results: str, driver: str) -> None:
+    def __init__(self, results: str, driver: str, sweep: str) -> None:
         self._results = results
         self._driver = driver
+        self._sweep = sweep
         self._opened: Writer | None = None
 
     @property
     def _writer(self) -> Writer:
         if self._opened is None:
-            self._opened = Writer(self._results, self._driver)
+            self._opened = Writer(self._results, self._driver, self._sweep)
         return self._opened
 
     @_told
@@ -120,8 +128,8 @@ class Keeper:
         return Opened(dict(run.run), None if stored is None else stored[1])
 
     @_told
-    def record(self, entries: Sequence[Entry]) -> list[str]:
-        """Writes what a worker says, in order; returns the runs that a later attempt holds by now."""
+    def record(self, entries: Sequence[Entry]) -> Heard:
+        """Writes what a worker says, in order; the answer is what has been decided of its runs."""
         superseded: list[str] = []
         for entry in entries:
             if entry.run_id in superseded:
@@ -130,7 +138,7 @@ class Keeper:
                 getattr(self, f"_write_{entry.kind}")(entry.run_id, entry.attempt, *entry.content)
             except Superseded:
                 superseded.append(entry.run_id)
-        return superseded
+        return Heard(superseded, self._writer.refresh().left_out(self._driver))
 
     @_told
     def compact(self) -> None:
@@ -159,6 +167,12 @@ class Keeper:
     ) -> None:
         self._writer.end(run_id, attempt, record, predictions, weights)
 
+    def _write_stop(self, run_id: str, attempt: int, step: int) -> None:
+        """A run left as it stands, whose checkpoint is stored; its score is the last there was."""
+        evaluations = self._writer.refresh().runs[run_id].evaluations
+        last = evaluations[-1] if evaluations else {"score": None}
+        self._writer.end(run_id, attempt, stopped_record({**last, "step": step}), {}, b"")
+
     def _write_book(self, run_id: str, attempt: int, reason: Reason, detail: str) -> None:
         """An attempt given back: to the queue, or, after too many, for good."""
         run = self._writer.refresh().runs[run_id]
@@ -171,7 +185,7 @@ class Keeper:
             self._writer.end(run_id, attempt, failed, {}, b"")
 
 
-def start_keeper(results: str, driver: str) -> Any:
+def start_keeper(results: str, driver: str, sweep: str) -> Any:
     """The keeper's handle; the actor is pinned to this process's node, and restarted whenever it dies."""
     here = ray.get_runtime_context().get_node_id()
     options = {
@@ -180,4 +194,4 @@ def start_keeper(results: str, driver: str) -> Any:
         "max_task_retries": -1,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    return ray.remote(Keeper).options(**options).remote(results, driver)
+    return ray.remote(Keeper).options(**options).remote(results, driver, sweep)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,25 +20,21 @@ from analysis.show import as_text, ranking_table
 from analysis.store import Reader, State, StoreError, Writer
 from analysis.store.compaction import current_stamp, table_path, table_stamp
 from analysis.store.files import Layout
+from analysis.store.locks import new_driver_name
 from analysis.store.schema import TABLES
-from mtbert.data.errors import DataError
 from mtbert.run import Run
 from mtbert.schedules import total_steps
-from mtbert.schema import ConfigError
-from mtbert.weights import ModelError
 from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
-from sweeps.placement import Machine, Needs, Placement, PlacementError, place
+from sweeps.exits import BAD_INPUT, ENDED, FAILED, OVER, STOPPED, complain
+from sweeps.placement import Machine, Needs, Placement, place
 from sweeps.plan import Aims, Growth, Halt, Outlook, outlook
 from sweeps.publish import Material
-from sweeps.session import SessionError, running_ray, session
+from sweeps.session import running_ray, session
 from sweeps.settings import Settings
 
 if TYPE_CHECKING:
     from mtbert.counts import Counts
-
-ENDED, BAD_INPUT, FAILED, OVER, INTERRUPTED = 0, 2, 3, 4, 130
-"""The exit codes of a sweep's command."""
 
 
 class Launch:
@@ -97,12 +93,25 @@ class Launch:
         return Growth({}, [])
 
     def halt(self, state: State) -> Halt | None:
-        """Why nothing more is to be trained before all has ended: a failed run, where that is asked for."""
+        """Why nothing more is to be trained before all has ended: somebody's request, or a failed run."""
+        if state.is_stopped(self.sweep.name, self.driver):
+            return Halt(STOPPED, "it was stopped from elsewhere", "called again")
         if not self.settings.fail_fast:
             return None
         tried = (run_id for run_id in self._failed(state) if not self._is_to_be_retried(state, run_id))
         failed = next(tried, None)
         return None if failed is None else Halt(FAILED, f"run {failed} failed, which --fail-fast lets end it")
+
+    def left_out(self, state: State) -> Halt | None:
+        """Why not all has ended though nothing more is to be trained: somebody has stopped runs."""
+        held = [run_id for run_id in state.left_out(self.driver) if run_id in self.outlook.open]
+        said = "1 of its runs was" if len(held) == 1 else f"{len(held)} of its runs were"
+        return Halt(STOPPED, f"{said} stopped from elsewhere", "called again") if held else None
+
+    @cached_property
+    def driver(self) -> str:
+        """The name under which this call writes."""
+        return new_driver_name()
 
     @property
     def outlook(self) -> Outlook:
@@ -186,6 +195,7 @@ class Launch:
                 pack=self.settings.pack,
                 more=self.more,
                 halt=self.halt,
+                driver=self.driver,
             )
             with (
                 watched(self.settings.command, ray_session.folder, self.console),
@@ -223,7 +233,7 @@ class Launch:
 
     def closing(self, halt: Halt | None) -> str:
         """The last of what is said: why the sweep ended; nothing where it merely came to its end."""
-        return "" if halt is None else f"{self.sweep.name} was ended: {halt.why}; without that it goes on."
+        return "" if halt is None else f"{self.sweep.name} was ended: {halt.why}; {halt.again} it goes on."
 
     def _show(self, code: int = ENDED) -> int:
         """The answer, what failed, where the results are, what to type next, and why it ended.
@@ -232,7 +242,7 @@ class Launch:
             code: as the driver's loop ended.
         """
         self.state = self._reader.refresh()
-        halt = None if self.finished else self.halt(self.state)
+        halt = None if self.finished else self.halt(self.state) or self.left_out(self.state)
         found, following = self.answer()
         for text in found:
             self.say(text)
@@ -252,6 +262,8 @@ class Launch:
         last = self.closing(halt)
         if last:
             self.say(last)
+        if halt is not None and halt.code == STOPPED:
+            self.say(f"  {self.settings.command}")
         ended = ENDED if code == OVER else code  # it may have come to its end all the same
         return halt.code if halt is not None else ended or (FAILED if failed else ENDED)
 
@@ -298,22 +310,3 @@ class Launch:
 
     def _is_to_be_retried(self, state: State, run_id: str) -> bool:
         return self._retried.get(run_id) == state.runs[run_id].attempt
-
-
-def reported(body: Callable[[], int], command: str, console: Console) -> int:
-    """The exit code of a command, bad input and Ctrl-C told in a line instead of a traceback."""
-    try:
-        return body()
-    except (ConfigError, DataError, ModelError, PlacementError, SessionError, StoreError) as error:
-        complain(str(error))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        console.print(Text(f"Interrupted. What has ended is kept; to go on:\n  {command}"), soft_wrap=True)
-        return INTERRUPTED
-
-
-def complain(message: str) -> None:
-    """One line on stderr; a message of several is joined."""
-    joined = " ".join(message.split())
-    sys.stderr.write(f"error: {joined}\n")
-    sys.stderr.flush()

@@ -27,6 +27,7 @@ class Outlook:
         alone: to be started when nothing else runs: they were out of memory before.
         elsewhere: held by another driver that lives.
         in_flight: given out by this driver.
+        left_out: not started again by this driver, as somebody has asked.
     """
 
     ended: tuple[str, ...]
@@ -34,10 +35,11 @@ class Outlook:
     alone: tuple[str, ...]
     elsewhere: tuple[str, ...]
     in_flight: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
-        """Whether every target is reached."""
+        """Whether every target is reached that is not left out."""
         return not (self.open or self.alone or self.elsewhere or self.in_flight)
 
 
@@ -49,10 +51,11 @@ class Aims(NamedTuple):
 
 
 class Halt(NamedTuple):
-    """Why a sweep is to end before its end, and its command's exit code then."""
+    """Why a sweep is to end before its end, its command's exit code then, and how the command goes on."""
 
     code: int
     why: str
+    again: str = "without that"
 
 
 class Growth(NamedTuple):
@@ -68,6 +71,7 @@ def outlook(
     in_flight: Collection[str],
     alive: Callable[[str], bool],
     retried: Collection[str] = (),
+    left_out: Collection[str] = (),
 ) -> Outlook:
     """Sorts the targets by where they stand.
 
@@ -75,8 +79,10 @@ def outlook(
         targets: the step wanted, by run id.
         alive: whether a driver, by name, lives.
         retried: failed runs that are to be tried again.
+        left_out: runs that are not to be started again.
     """
     ended: list[str] = []
+    left: list[str] = []
     fresh: list[str] = []
     begun: list[str] = []
     alone: list[str] = []
@@ -86,6 +92,8 @@ def outlook(
         run = state.runs.get(run_id)
         if run_id in in_flight:
             flying.append(run_id)
+        elif run_id in left_out and not reached(run, wanted):
+            left.append(run_id)
         elif run is None:
             fresh.append(run_id)
         elif reached(run, wanted) and run_id not in retried:
@@ -96,7 +104,8 @@ def outlook(
             alone.append(run_id)
         else:
             (begun if run.attempt else fresh).append(run_id)
-    return Outlook(tuple(ended), (*begun, *fresh), tuple(alone), tuple(elsewhere), tuple(flying))
+    found = (ended, [*begun, *fresh], alone, elsewhere, flying, left)
+    return Outlook(*map(tuple, found))
 
 
 def reached(run: RunState | None, wanted: int) -> bool:

@@ -29,8 +29,9 @@ from analysis.store.files import Layout
 from mtbert.inputs import Inputs, parse_assignments, parse_inputs
 from mtbert.schema import ConfigError
 from sweeps.beside import Beside, claim_table, row_table
+from sweeps.exits import ENDED
 from sweeps.flags import PRECISIONS, Parser, add_carrying_out, add_inputs, given_inputs, settings
-from sweeps.launch import ENDED, Launch
+from sweeps.launch import Launch
 from sweeps.measured import FROM_PREDICTIONS, Measured, from_predictions
 from sweeps.provenance import MARKS
 from sweeps.start import command

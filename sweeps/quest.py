@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Quest:
     """A search on data and base model of these fingerprints.
 
-    `steps` says how long a run is, `count` what a configuration trains, where a constraint binds that. What
-    is remembered here are runs already looked at, which the ledger never changes.
+    `steps` says how long a run is, `count` what a configuration trains, where a constraint binds that, and
+    `driver` who asks: what it was told to leave is not waited for. What is remembered here are runs already
+    looked at, which the ledger never changes.
 
     Raises:
         ConfigError: a start point that a constraint forbids.
@@ -38,8 +39,10 @@ class Quest:
         model: str,
         steps: Callable[[Run], int],
         count: Callable[[Configuration], Counts] | None = None,
+        driver: str = "",
     ) -> None:
-        self.search, self._data, self._model, self._steps, self._count = search, data, model, steps, count
+        self.search, self._data, self._model, self._steps = search, data, model, steps
+        self._count, self._driver = count, driver
         self._history = History(search.space, search.base, data, model)
         self._counts: dict[str, Counts] = {}
         self._first = search.runs(data, model)
@@ -175,9 +178,10 @@ class Quest:
         """Whether every point of the budget has come as far as is wanted of it."""
         listed = self.listed(state)
         tried = sum(each.run.seed == 0 for each in listed)
+        left_out = state.left_out(self._driver)
         full = self.exhausted or tried >= self.search.budget.points
         return full and all(
-            reached(state.runs.get(run_id), aims.targets[run_id])
+            run_id in left_out or reached(state.runs.get(run_id), aims.targets[run_id])
             for run_id in (each.run.run_id for each in listed)
         )
 

@@ -20,9 +20,10 @@ from sweeps.budget import Spent, spent
 from sweeps.cells import Quests
 from sweeps.declare import DeclaredRun, Search
 from sweeps.dry_run import show_search
+from sweeps.exits import OVER
 from sweeps.finalists import Finalist
 from sweeps.finals import finals, unkept
-from sweeps.launch import OVER, Launch
+from sweeps.launch import Launch
 from sweeps.plan import Aims, Growth, Halt
 from sweeps.points import configuration_at
 from sweeps.publish import Material
@@ -39,7 +40,8 @@ class SearchLaunch(Launch):
 
     def __init__(self, search: Search, material: Material, settings: Settings, console: Console) -> None:
         self.search = search
-        self.quest = Quests(search, material.data, material.model, self.steps, material.count)
+        about = (material.data, material.model, self.steps, material.count, self.driver)
+        self.quest = Quests(search, *about)
         if search.terms.after:
             some = [run.configuration for run in self.quest.sample(SAMPLE)]
             search.terms.check(dict.fromkeys(name for each in some for name in material.metrics(each)))
@@ -98,7 +100,9 @@ class SearchLaunch(Launch):
     def halt(self, state: State) -> Halt | None:
         """As any sweep's, or that the budget is used up."""
         limit = self.search.budget.over(self.spent(state))
-        return super().halt(state) or (limit and Halt(OVER, f"its budget of {limit.spoken} is used up"))
+        return super().halt(state) or (
+            limit and Halt(OVER, f"its budget of {limit.spoken} is used up", "with more of it")
+        )
 
     def show(self) -> None:
         """The space, and how long the search would take."""
@@ -116,8 +120,7 @@ class SearchLaunch(Launch):
         tried, points = self.quest.tried(self.state), self.search.budget.points
         bill = f"Its runs occupied {self.search.budget.bill(self.spent(self.state))}."
         if halt is not None:
-            more = "with more of it" if halt.code == OVER else "without that"
-            why = f"{halt.why}, at {tried} of {points} points; the same command {more} goes on"
+            why = f"{halt.why}, at {tried} of {points} points; the same command {halt.again} goes on"
         elif not self.finished:
             return f"The search has tried {tried} of {points} points. {bill}"
         elif tried >= points:

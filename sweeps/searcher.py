@@ -82,6 +82,7 @@ class Assignments:
         self._retried = set(retried)
         self._heard = heard
         self._reader = Reader(results)
+        self._driver = driver
         self._alive = lambda other: other != driver and driver_alive(results, other)
         self._trials: dict[str, dict[str, int]] = {}  # trial id → run id → attempt
         self._lost: list[Loss] = []
@@ -98,7 +99,9 @@ class Assignments:
 
     def outlook(self, state: State) -> Outlook:
         """Where the sweep's runs stand."""
-        return outlook(self._aims(state).targets, state, self.in_flight, self._alive, self._retried)
+        left_out = state.left_out(self._driver)
+        targets = self._aims(state).targets
+        return outlook(targets, state, self.in_flight, self._alive, self._retried, left_out)
 
     def ahead(self) -> tuple[State, Outlook]:
         """The ledger and the outlook, with what the sweep wants next where nothing that it wants is open."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from analysis.study import distribution
 from mtbert.schema import ConfigError, build
 
 if TYPE_CHECKING:
@@ -90,13 +91,7 @@ class Parameter:
 
     def distribution(self) -> BaseDistribution:
         """As Optuna has it. Choices are told as JSON, which may be lists and mappings too."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.choices is not None:
-            return CategoricalDistribution([_text(choice) for choice in self.choices])
-        if self.whole:
-            return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
-        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+        return distribution(vars(self), _text)
 
     def told(self, value: Any) -> Any:
         """A value as its distribution has it."""

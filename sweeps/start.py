@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from sweeps.declare import Search, Sweep
+from sweeps.exits import reported
 from sweeps.file import Declared
-from sweeps.launch import Launch, reported
+from sweeps.launch import Launch
 from sweeps.publish import LoadedMaterial, Material
 from sweeps.search import SearchLaunch
 from sweeps.settings import Settings
@@ -32,9 +33,7 @@ def start(declared: Declared, settings: Settings, console: Console) -> int:
 def command(
     script: str, argv: Sequence[str] | None, body: Callable[[Sequence[str], str, Console], int]
 ) -> int:
-    """Runs a command of a sweep; its exit code.
-
-    0, 2 bad input, 3 failed runs, 4 budget used up, 6 Ray lost, 130 Ctrl-C.
+    """Runs a command of a sweep; its exit code, as `sweeps/exits.py` has them.
 
     Args:
         script: what Python is to run, as one types it: `sweeps/lora_grid.py`, or `-m sweeps`.

@@ -16,7 +16,7 @@ from ray import tune
 
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
-from sweeps.keeper import Entry, Failure, Opened
+from sweeps.keeper import Entry, Failure, Heard, Opened
 from sweeps.plan import failed_record, stopped_record
 
 CHECKPOINT_SECONDS = 60.0
@@ -200,13 +200,30 @@ class Pack(tune.Trainable):
             self._attempts.pop(run_id)
 
     def _tell(self) -> None:
-        """Sends the entries to the keeper and waits; runs that another driver has taken over are dropped."""
-        if not self._entries:
-            return
-        superseded: list[str] = self._ask(self._shared.keeper.record.remote(self._entries))
-        for run_id in superseded:
-            self._forget(run_id)
-            self._runs[run_id] = (0, None, "superseded")
+        """Sends the entries to the keeper and waits for its answer, which carries what was decided elsewhere.
+
+        Runs that another driver has taken over are dropped; those to be left as they stand are stopped.
+        """
+        while self._entries or self._attempts:
+            heard: Heard = self._ask(self._shared.keeper.record.remote(self._entries))
+            self._entries = []
+            for run_id in heard.superseded:
+                self._forget(run_id)
+                self._runs[run_id] = (0, None, "superseded")
+            leaving = [run_id for run_id in self._attempts if run_id in heard.left_out]
+            if not leaving:
+                return
+            for run_id in leaving:
+                self._leave_standing(run_id)
+
+    def _leave_standing(self, run_id: str) -> None:
+        """Stops a run between its evaluations, its checkpoint stored first."""
+        assert self._trainer is not None
+        step = self._trainer.step_of(run_id)
+        self._add("checkpoint", run_id, step, self._trainer.checkpoint(run_id))
+        self._add("stop", run_id, step)
+        self._forget(run_id)
+        self._runs[run_id] = (step, None, "stopped")
 
     def _add(self, kind: str, run_id: str, *content: Any) -> None:
         self._entries.append(Entry(kind, run_id, self._attempts[run_id], content))

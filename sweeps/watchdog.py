@@ -19,8 +19,8 @@ from typing import Any
 
 from rich.console import Console
 
-LOST_RAY = 6
-"""The exit code of a command whose Ray went away."""
+from sweeps.exits import LOST_RAY
+
 LOOK_SECONDS = 2.0
 REFUSALS_ALLOWED = 2
 """A port where nobody listens refuses at once, on a busy machine too. After 13 s Ray may end the process."""

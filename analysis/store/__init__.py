@@ -5,7 +5,7 @@ One `Writer` per driver writes; `read` and the tables can be had by anybody at a
 
 from analysis.store.errors import Fenced, StoreError, Superseded
 from analysis.store.ledger import Claim, Writer
-from analysis.store.locks import driver_alive
+from analysis.store.locks import driver_alive, living_drivers
 from analysis.store.reader import Reader, read
 from analysis.store.state import FINAL, Occupied, RunState, State, SweepState
 from analysis.store.weights import weights_path
@@ -23,6 +23,7 @@ __all__ = [
     "SweepState",
     "Writer",
     "driver_alive",
+    "living_drivers",
     "read",
     "weights_path",
 ]

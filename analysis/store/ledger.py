@@ -47,17 +47,18 @@ class Writer:
         results: the folder; made where it is missing.
         driver: a name for the driver; one is made up for None. A process that takes over for a dead one
             of the same driver gives the same name, and goes on with its runs.
+        sweep: what the driver works on, for those who look; None where it is no sweep.
 
     Raises:
         StoreError: the folder cannot be made, written or read, or the driver's name is in use.
     """
 
-    def __init__(self, results: str | Path, driver: str | None = None) -> None:
+    def __init__(self, results: str | Path, driver: str | None = None, sweep: str | None = None) -> None:
         self.layout = Layout.of(results)
         with told(self.layout.results, "create folders in"):
             for folder in self.layout.folders:
                 folder.mkdir(parents=True, exist_ok=True)
-        self._lock = DriverLock(self.layout, driver)
+        self._lock = DriverLock(self.layout, driver, sweep)
         try:
             self._reader = Reader(results)
             self.refresh()
@@ -211,6 +212,11 @@ class Writer:
             return
         self._check(run_id, attempt)
         self._append_record("release", run_id, attempt, reason=reason, step=facts.step)
+
+    def stop(self, what: Literal["sweep", "run"], name: str, drivers: Sequence[str]) -> None:
+        """Asks drivers that live at this moment to end a sweep, or to leave a run as it stands."""
+        record = {"kind": "stop", "what": what, "name": name, "drivers": sorted(drivers)}
+        self._append([encode(record | {"time": time.time()})], durable=True)
 
     def compact(self) -> None:
         """Writes the snapshot, then all tables as whole Parquet files, each atomically."""

@@ -31,16 +31,18 @@ class DriverLock:
 
     Args:
         driver: its name; a process that goes on for a dead one of the same driver gives the same name.
+        sweep: what it works on, where that is a sweep.
 
     Raises:
         StoreError: a living process holds this name.
     """
 
-    def __init__(self, layout: Layout, driver: str | None = None) -> None:
+    def __init__(self, layout: Layout, driver: str | None = None, sweep: str | None = None) -> None:
         self.driver = checked_name(driver or new_driver_name(), "driver")
         self.path = layout.drivers / f"{self.driver}.lock"
         self._descriptor = self._take()
-        who = {"driver": self.driver, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        who = {"driver": self.driver, "sweep": sweep, **process}
         self._open = True
         self._identity = _identity(os.fstat(self._descriptor))
         try:
@@ -102,6 +104,34 @@ def driver_alive(results: str | Path, driver: str) -> bool:
         return not _try_lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def living_drivers(results: str | Path) -> dict[str, str | None]:
+    """The drivers that live at this moment, each with its sweep, or null where it trains a run by itself."""
+    folder = Layout.of(results).drivers
+    with told(folder, "read"):
+        paths = sorted(folder.glob("*.lock"))
+    found: dict[str, str | None] = {}
+    for path in paths:
+        if driver_alive(results, path.stem):
+            with told(path, "read"):
+                found[path.stem] = _sweep_of(path)
+    return found
+
+
+def _sweep_of(path: Path) -> str | None:
+    """What the driver works on whose lock this is: it says so right after it has taken the lock."""
+    deadline = time.monotonic() + _START_WAIT
+    while time.monotonic() < deadline:
+        try:
+            sweep: str | None = json.loads(path.read_text(encoding="utf-8"))["sweep"]
+        except FileNotFoundError:  # it has just ended
+            return None
+        except json.JSONDecodeError:
+            time.sleep(0.01)
+        else:
+            return sweep
+    raise StoreError(f"{path}: does not say who holds it; is it a driver's lock?")
 
 
 @contextmanager

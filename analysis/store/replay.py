@@ -23,6 +23,7 @@ from analysis.store.state import (
     RunState,
     State,
     Status,
+    Stop,
     SweepState,
 )
 
@@ -149,12 +150,14 @@ class Replay:
         self.facts: dict[str, Facts] = {}
         self.declarations: dict[str, Record] = {}
         self.points: dict[str, dict[str, Record]] = {}
+        self.stops: dict[Stop, Record] = {}
         self._runs: dict[str, RunState] = {}
         self._undeclared: set[str] = set()  # runs of which there are records but not what they are
         self._sweeps: dict[str, SweepState] = {}
         self._points: dict[str, dict[str, Record]] = {}
         self._changed_runs: dict[str, None] = {}  # in order, so that the state is
         self._changed_sweeps: dict[str, None] = {}
+        self._stops: frozenset[Stop] = frozenset()
         self._state: State | None = None
 
     def add(self, entry: Entry) -> None:
@@ -170,6 +173,9 @@ class Replay:
             _settle(points, entry["run_id"], entry, lambda each: (-len(each["point"]), *_earliest(each)))
             self._points.setdefault(entry["sweep"], {})[entry["run_id"]] = points[entry["run_id"]]["point"]
             self._changed_sweeps[entry["sweep"]] = None
+        elif entry["kind"] == "stop":
+            for driver in entry["drivers"]:
+                _settle(self.stops, Stop(entry["what"], entry["name"], driver), entry, _earliest)
         elif "run_id" in entry:
             self._facts(entry["run_id"]).add(entry)
 
@@ -210,9 +216,10 @@ class Replay:
         if self._undeclared:
             some = ", ".join(sorted(self._undeclared)[:5])
             notices = (*notices, f"{len(self._undeclared)} run(s) without a declaration, passed over: {some}")
-        changed = bool(self._changed_runs or self._changed_sweeps)
+        changed = bool(self._changed_runs or self._changed_sweeps or len(self._stops) != len(self.stops))
+        self._stops = frozenset(self.stops)
         if self._state is None or changed or self._state.notices != notices:
-            self._state = State(dict(self._runs), dict(self._sweeps), notices)
+            self._state = State(dict(self._runs), dict(self._sweeps), self._stops, notices)
         self._changed_runs.clear()
         self._changed_sweeps.clear()
         return self._state

@@ -1,9 +1,9 @@
 """The ledger so far, settled into one file, so that replay stays short.
 
 Its lines are as a segment's, checksums and all: a head that says how far each segment was read, the
-sweeps and their points, and a line per run with all records that stand. In that line the evaluations'
-records come last, and stay text. The file can be deleted at any time; a damaged one is passed over, and
-the segments are read instead.
+sweeps, their points and the requests to stop, and a line per run with all records that stand. In that line
+the evaluations' records come last, and stay text. The file can be deleted at any time; a damaged one is
+passed over, and the segments are read instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from analysis.store.records import (
     VERSION,
     Damaged,
     EvaluationText,
+    canonical,
     checked_body,
     decode,
     dumps,
@@ -82,7 +83,10 @@ def _parse(data: bytes, segments: Path) -> tuple[Replay, dict[str, Position]]:
 def _lines(replay: Replay) -> Iterator[bytes]:
     sweeps = [*replay.declarations.values()]
     points = [point for of_sweep in replay.points.values() for point in of_sweep.values()]
-    yield encode({"kind": "sweeps", "records": sweeps + points})
+    stops = {
+        canonical(record): record for record in replay.stops.values()
+    }  # one may speak to several drivers
+    yield encode({"kind": "sweeps", "records": [*sweeps, *points, *stops.values()]})
     for run_id, facts in replay.facts.items():
         yield _run_line(run_id, facts)
 

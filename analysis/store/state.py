@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from analysis.store.errors import StoreError
 from analysis.store.records import EvaluationText
@@ -214,6 +214,17 @@ class SweepState:
         return self.declaration.get("objective")
 
 
+class Stop(NamedTuple):
+    """A request from elsewhere that a driver end a sweep, or leave a run as it stands.
+
+    `driver` lived when it was made: those that start later know nothing of it.
+    """
+
+    what: Literal["sweep", "run"]
+    name: str
+    driver: str
+
+
 @dataclass(frozen=True)
 class State:
     """The whole ledger at a moment. Two states are equal when they say the same.
@@ -224,6 +235,7 @@ class State:
 
     runs: Mapping[str, RunState] = field(default_factory=dict)
     sweeps: Mapping[str, SweepState] = field(default_factory=dict)
+    stops: frozenset[Stop] = frozenset()
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def find(self, text: str) -> RunState:
@@ -242,6 +254,14 @@ class State:
             raise StoreError(f"no run whose id begins with {text!r}; known are {known} (of {len(self.runs)})")
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         raise StoreError(f"{len(found)} runs have an id that begins with {text!r}: {shown}")
+
+    def is_stopped(self, sweep: str, driver: str) -> bool:
+        """Whether somebody has asked the driver to end this sweep."""
+        return Stop("sweep", sweep, driver) in self.stops
+
+    def left_out(self, driver: str) -> frozenset[str]:
+        """The runs that somebody has asked the driver to leave as they stand."""
+        return frozenset(stop.name for stop in self.stops if (stop.what, stop.driver) == ("run", driver))
 
     def runs_of(self, sweep: str | None) -> list[RunState]:
         """The runs of a sweep, or all for None, in the order of first begin, then of id.

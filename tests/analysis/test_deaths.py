@@ -33,7 +33,7 @@ ENDS = ("stop", "complete", "fail", "diverge", "give back")
 ACTS = (*["evaluate"] * 2, *["checkpoint"] * 4, *["stop"] * 2, *ENDS)
 Act = tuple[str, int]
 acts = st.tuples(st.sampled_from(ACTS), st.integers(0, 1)) | st.sampled_from(
-    [("declare", 0), ("compact", 0), ("hand over", 0)]
+    [("declare", 0), ("compact", 0), ("hand over", 0), ("ask", 0), ("ask", 1)]
 )
 
 
@@ -63,6 +63,8 @@ class Story:
                 writer.declare({"sweep": "story"}, points)
             elif act == "compact":
                 writer.compact()
+            elif act == "ask":
+                writer.stop("run", RUNS[at]["run_id"], [f"driver{self.drivers}", "another"])
             else:
                 self._train(writer, act, at)
             self.lines.append(len(lines_of(self.results)))
@@ -228,11 +230,15 @@ class Whole:
 
 
 SEARCH: list[Act] = [
-    *[("declare", 0), ("checkpoint", 0), ("checkpoint", 0), ("stop", 0), ("checkpoint", 1), ("compact", 0)],
-    *[("checkpoint", 1), ("fail", 1), ("evaluate", 1), ("checkpoint", 1), ("hand over", 0)],
-    *[("checkpoint", 0), ("give back", 0), ("checkpoint", 0), ("complete", 0), ("compact", 0)],
+    *[("declare", 0), ("checkpoint", 0), ("checkpoint", 0), ("stop", 0), ("checkpoint", 1), ("ask", 1)],
+    *[("compact", 0), ("checkpoint", 1), ("fail", 1), ("evaluate", 1), ("checkpoint", 1), ("ask", 0)],
+    *[("hand over", 0), ("checkpoint", 0), ("give back", 0), ("checkpoint", 0), ("complete", 0)],
+    ("compact", 0),
 ]
-"""A run stopped at a rung, promoted, lost, and completed beside one that failed and is tried again."""
+"""A run stopped at a rung, promoted, lost, and completed beside one that failed and is tried again.
+
+Somebody has asked that either be left as it stands.
+"""
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ statuses = st.sampled_from(["stopped", "failed", "diverged", "completed"])
 @st.composite
 def record(draw: st.DrawFn) -> Entry:
     """Any record about two runs and two sweeps, sensible beside the others or not."""
-    kinds = ("run", "sweep", "point", "begin", "evaluation", "checkpoint", "release", "end")
+    kinds = ("run", "sweep", "point", "begin", "evaluation", "checkpoint", "release", "end", "stop")
     kind = draw(st.sampled_from(kinds))
     about: dict[str, Any] = {"kind": kind, "run_id": draw(run_ids), "time": draw(times)}
     attempt = {"attempt": draw(attempts)}
@@ -39,6 +39,10 @@ def record(draw: st.DrawFn) -> Entry:
     if kind == "sweep":
         sweep = {"sweep": draw(st.sampled_from("ab")), "objective": draw(st.sampled_from(["score", "x"]))}
         return {"kind": "sweep", "sweep": sweep, "time": about["time"]}
+    if kind == "stop":
+        drivers = draw(st.lists(st.sampled_from(["d1", "d2"]), min_size=1, max_size=2, unique=True))
+        what, name = draw(st.sampled_from([("sweep", "a"), ("sweep", "b"), ("run", about["run_id"])]))
+        return {"kind": "stop", "what": what, "name": name, "drivers": drivers, "time": about["time"]}
     if kind == "point":
         more = {
             "sweep": draw(st.sampled_from("ab")),

@@ -66,7 +66,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
-        self.keeper = Keeper(self.folder, "driver")
+        self.keeper = Keeper(self.folder, "driver", "grid")
         self.runs = {each.run.run_id: each.run for each in Grid("grid", BASE, {}, 10).runs("d", "m")}
         self.ids = list(self.runs)
         self.heard: list[tuple[str, str]] = []

@@ -216,7 +216,8 @@ def main(argv: Sequence[str]) -> int:
     from mtbert.schema import build
     from sweeps.budget import Budget
     from sweeps.declare import Grid, Search
-    from sweeps.launch import Launch, reported
+    from sweeps.exits import reported
+    from sweeps.launch import Launch
     from sweeps.rungs import Rungs
     from sweeps.search import SearchLaunch
     from sweeps.settings import Settings

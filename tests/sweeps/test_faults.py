@@ -20,8 +20,8 @@ from analysis.store import RunState, State
 from benchmarks.account import Account, Auditor
 from benchmarks.struck import Memory, full, kill, lives, read_only
 from sweeps.declare import Search
+from sweeps.exits import LOST_RAY
 from sweeps.space import parse_space
-from sweeps.watchdog import LOST_RAY
 from tests.sweeps.conftest import Started, Workplace, eventually
 from tests.sweeps.fake import FakeMaterial
 

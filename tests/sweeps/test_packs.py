@@ -154,6 +154,6 @@ def test_a_keepers_failure_comes_back_as_a_result(desk: Desk) -> None:
 
 def test_a_results_folder_that_cannot_be_opened_comes_back_as_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    answer = Keeper(str(tmp_path / "file"), "driver").declare({"sweep": "grid"}, [])
+    answer = Keeper(str(tmp_path / "file"), "driver", "grid").declare({"sweep": "grid"}, [])
     assert isinstance(answer, Failure)
     assert "file" in answer.message

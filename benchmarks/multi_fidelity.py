@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.common import describe_machine, table
 from benchmarks.learning_curves import STEPS, load
-from benchmarks.replay import SCOPES, Offer, Table, one_rung, random_search, stock, this_project
+from benchmarks.replay import GRACES, SCOPES, Offer, Table, one_rung, random_search, stock, this_project
 
-BUDGETS = tuple(STEPS * length for length in (2, 3, 4, 5, 6, 8, 10, 12, 16, 24))
+BUDGETS = tuple(STEPS * length for length in (2, 4, 6, 8, 12, 16, 20, 24))
 """In full trainings, by their steps."""
 RESAMPLES = 4000
 Regrets = dict[str, list[float]]
@@ -35,16 +35,19 @@ Regrets = dict[str, list[float]]
 def regrets(workers: int, seed: int) -> tuple[Regrets, float]:
     """By search the regret at every budget, and the seconds of CPU that all took."""
     begun, curves = time.process_time(), Table(load())
-    plain = list(_until(stock(curves, workers, seed)))
     found = {
         "this project": _of(
             curves, [each for (each,) in _until(_alone(this_project(curves, workers, seed)))]
         ),
         "random search": _of(curves, [each for (each,) in _until(_alone(random_search(curves, seed)))]),
-        "one rung": [curves.regret(one_rung(curves, budget, seed)) for budget in BUDGETS],
     }
-    for at, scope in enumerate(SCOPES):
-        found[f"stock, {scope}"] = _of(curves, [each[at] for each in plain])
+    for grace in GRACES:
+        chosen = [one_rung(curves, grace, budget, seed) for budget in BUDGETS]
+        found[f"one rung at {grace}"] = list(map(curves.regret, chosen))
+    for grace in GRACES:
+        plain = list(_until(stock(curves, grace, workers, seed)))
+        for at, scope in enumerate(SCOPES):
+            found[f"stock from {grace}, {scope}"] = _of(curves, [each[at] for each in plain])
     return found, time.process_time() - begun
 
 
@@ -78,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--at-once", type=int, default=1, help="processes of this benchmark")
     given = parser.parse_args(argv)

@@ -25,8 +25,8 @@ from sweeps.rungs import Rungs
 from sweeps.space import parse_space
 from sweeps.study import Sampler
 
-GRACE, REDUCTION = 3 * EVERY, 3
-"""The same for all."""
+GRACES, REDUCTION = (3 * EVERY, 9 * EVERY), 3
+"""Where the first rung may be: this project takes the earlier one, the others are shown with each."""
 SCOPES = ("by the last result", "by any result", "of those at their ends")
 
 
@@ -162,7 +162,7 @@ def declared(table: Table, seed: int, rungs: Rungs | None) -> Search:
         BASE,
         space,
         Budget(len(table.curves)),
-        Sampler("tpe", seed),
+        Sampler("kriging", seed),
         rungs=rungs,
         top_k=1,
         seeds_at_end=1,
@@ -171,7 +171,7 @@ def declared(table: Table, seed: int, rungs: Rungs | None) -> Search:
 
 def this_project(table: Table, workers: int, seed: int) -> Iterator[Offer]:
     """The search as it is carried out here: what is wanted next is asked of `Quest` and `plan`."""
-    quest = Quest(declared(table, seed, Rungs(GRACE, REDUCTION)), "data", "model", lambda _: STEPS)
+    quest = Quest(declared(table, seed, Rungs(GRACES[0], REDUCTION)), "data", "model", lambda _: STEPS)
     ledger, floor = Ledger(table, "replay"), Workers(workers)
     while True:
         while floor.free and (run_id := _next(quest, ledger, [each for each, _ in floor.jobs])) is not None:
@@ -204,16 +204,16 @@ def random_search(table: Table, seed: int) -> Iterator[Offer]:
         yield Offer(count * STEPS, 0, max(order[:count], key=table.final))
 
 
-def one_rung(table: Table, budget: int, seed: int) -> str:
+def one_rung(table: Table, grace: int, budget: int, seed: int) -> str:
     """Half of the steps take random points to the first rung, and the other half the best to their ends."""
     order = random.Random(seed).sample(sorted(table.curves), len(table.curves))
-    begun = order[: max(1, budget // 2 // GRACE)]
-    ranked = sorted(begun, key=lambda point: -_shown(table.curves[point], GRACE))
-    full = ranked[: max(1, (budget - len(begun) * GRACE) // (STEPS - GRACE))]
+    begun = order[: max(1, budget // 2 // grace)]
+    ranked = sorted(begun, key=lambda point: -_shown(table.curves[point], grace))
+    full = ranked[: max(1, (budget - len(begun) * grace) // (STEPS - grace))]
     return max(full, key=table.final)
 
 
-def stock(table: Table, workers: int, seed: int) -> Iterator[tuple[Offer, ...]]:
+def stock(table: Table, grace: int, workers: int, seed: int) -> Iterator[tuple[Offer, ...]]:
     """OptunaSearch and AsyncHyperBandScheduler, told what Tune tells them; an offer for each of `SCOPES`."""
     import optuna
     from optuna.distributions import CategoricalDistribution
@@ -228,7 +228,7 @@ def stock(table: Table, workers: int, seed: int) -> Iterator[tuple[Offer, ...]]:
         metric="score",
         mode="max",
         max_t=STEPS // EVERY,
-        grace_period=GRACE // EVERY,
+        grace_period=grace // EVERY,
         reduction_factor=REDUCTION,
     )
     floor, seen = Workers(workers), {}
@@ -260,7 +260,7 @@ def _offers(spent: int, trials: Sequence[Any]) -> tuple[Offer, ...]:
         max(trials, key=lambda trial: max(trial.shown)),
         max(ended, key=lambda trial: trial.shown[-1]),
     )
-    return tuple(Offer(spent, 0, trial.point) for trial in chosen)
+    return tuple(Offer(spent, STEPS - len(trial.shown) * EVERY, trial.point) for trial in chosen)
 
 
 def _shown(curve: Curve, step: int) -> float:

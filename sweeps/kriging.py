@@ -1,9 +1,10 @@
 """Kriging as a sampler: a Gaussian process over the ranks of what is known says where to look next.
 
-Ranks, because they are what every outcome has: runs that were stopped stand below those that ended, the
-furthest first, as TPE has them, and how badly a run diverged says nothing. Runs in flight count as if they
-had come to what is expected of them (kriging believer, Ginsbourger et al. 2010), so that eight workers are
-sent to eight places.
+Ranks, because they are what every outcome has: how badly a run diverged says nothing. A run that was stopped
+is ranked at each rung among those seen there (`fidelity.py`); how far a run had come is one more coordinate,
+so that the length scale along it, learnt as all others are, says how much a rung tells of the end. Runs in
+flight count as if they had come to what is expected of them (kriging believer, Ginsbourger et al. 2010), so
+that eight workers are sent to eight places.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist, squareform
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from sweeps.coding import Coding, Rows
+from sweeps.fidelity import END, Seen, seen
 from sweeps.space import Space
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Kriging(TPESampler):
         known, open_ = (self._coding.read([each.params for each in some]) for some in (ended, flying))
         if len(ended) < STARTUP:
             return self._coding.told(self._far(np.concatenate([known, open_])))
-        ranks = normal_ranks(ended, study.direction)
-        row = self._best(known, self._beside(known, open_), ranks, tuple(each.number for each in ended))
+        shown = seen(ended, study.direction)
+        row = self._best(known, self._beside(known, open_), shown, tuple(each.number for each in ended))
         return self._coding.told(row)
 
     def _beside(self, known: Rows, open_: Rows) -> Rows:
@@ -84,23 +86,23 @@ class Kriging(TPESampler):
         apart = cdist(self._coding.features(drawn), self._coding.features(taken)).min(axis=1)
         return np.asarray(drawn[apart.argmax()])
 
-    def _best(self, known: Rows, open_: Rows, ranks: Values, numbers: tuple[int, ...]) -> Rows:
+    def _best(self, known: Rows, open_: Rows, shown: Seen, numbers: tuple[int, ...]) -> Rows:
         """Where the expected improvement is the greatest, among points drawn and climbed to."""
         if numbers not in self._processes:
-            features = self._coding.features(known)
-            self._processes[numbers] = Process.fitted(features, self._coding.axis, ranks)
+            self._processes[numbers] = self._fitted(known, shown)
         process = self._processes[numbers]
-        threshold = process.mean(self._coding.features(known)).max()
+        expected = process.mean(self._at_end(known, process))
+        threshold = expected.max()
         if len(open_):
-            process = process.believing(self._coding.features(open_))
+            process = process.believing(self._at_end(open_, process))
         taken = set(self._coding.keys(np.concatenate([known, open_])))
 
         def gains(rows: Rows) -> Values:
-            found = process.log_improvement(self._coding.features(rows), threshold)
+            found = process.log_improvement(self._at_end(rows, process), threshold)
             found[[key in taken for key in self._coding.keys(rows)]] = -np.inf
             return found
 
-        starts = known[np.argsort(-ranks, kind="stable")[:STARTS]]
+        starts = known[np.argsort(-expected, kind="stable")[:STARTS]]
         rows = self._coding.drawn(self._random, DRAWN)
         rows = np.concatenate([rows, self._coding.varied(self._random, starts)])
         gain = gains(rows)
@@ -110,29 +112,27 @@ class Kriging(TPESampler):
             rows, gain = np.concatenate([rows[top], near]), np.concatenate([gain[top], gains(near)])
         return np.asarray(rows[gain.argmax()])
 
+    def expected(self, ended: Sequence[FrozenTrial]) -> Values:
+        """What each is expected to come to at its end, as a normal score; none of them while they are few."""
+        if len(ended) < STARTUP:
+            return np.zeros(0)
+        known = self._coding.read([each.params for each in ended])
+        process = self._fitted(known, seen(ended, StudyDirection.MAXIMIZE))
+        return process.mean(self._at_end(known, process))
 
-def normal_ranks(ended: Sequence[FrozenTrial], direction: StudyDirection) -> Values:
-    """Normal scores of the trials' ranks, the best the highest: complete before pruned before infeasible.
+    def _fitted(self, known: Rows, shown: Seen) -> Process:
+        """The process over points, and over lengths where some were stopped."""
+        features, axis = self._coding.features(known)[shown.trial], self._coding.axis
+        if shown.length.min() < END:
+            features = np.column_stack([features, shown.length])
+            axis = np.append(axis, axis.max(initial=-1) + 1)
+        return Process.fitted(features, axis, shown.value)
 
-    Of pruned trials those that came further are better, then those with the better last value.
-    """
-    sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
-    keys = [_key(each, sign) for each in ended]
-    _, place, many = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-    middles = np.cumsum(many) - many / 2  # of the ranks that equal keys share
-    return np.asarray(ndtri(middles[place.ravel()] / len(keys)))
-
-
-def _key(trial: FrozenTrial, sign: float) -> tuple[float, float, float]:
-    excess = sum(each for each in trial.constraints.values() if each > 0)
-    if excess > 0:
-        return (0.0, -excess, 0.0)
-    if trial.state == TrialState.COMPLETE:
-        return (2.0, 0.0, sign * float(trial.value or 0.0))
-    if not trial.intermediate_values:
-        return (1.0, -1.0, 0.0)
-    step = max(trial.intermediate_values)
-    return (1.0, float(step), sign * trial.intermediate_values[step])
+    def _at_end(self, rows: Rows, process: Process) -> Values:
+        """The features of points that have come to their ends."""
+        features = self._coding.features(rows)
+        lengths = np.full((len(rows), process.points.shape[1] - features.shape[1]), END)
+        return np.column_stack([features, lengths])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from analysis.store.state import State
 from mtbert.configuration import Configuration
@@ -15,7 +15,7 @@ from sweeps.plan import Aims, reached
 from sweeps.points import configuration_at
 from sweeps.rungs import targets
 from sweeps.space import Point, spoken
-from sweeps.study import CHANCES, History, Sampler, propose
+from sweeps.study import CHANCES, History, Sampler, expected, propose
 
 if TYPE_CHECKING:
     from mtbert.counts import Counts
@@ -51,6 +51,7 @@ class Quest:
                 raise ConfigError(f"start: a constraint forbids the point ({spoken(each.point)})")
         self._read: dict[str, DeclaredRun] = {}
         self._lengths: dict[str, int] = {}
+        self._foreseen: tuple[list[Any], Mapping[str, float]] = ([], {})
         self.exhausted = False
         """Whether the sampler has come to nothing that the ledger lacks."""
 
@@ -94,19 +95,29 @@ class Quest:
     def aims(self, state: State) -> Aims:
         """The step wanted of each run: the rungs say it of the points, and finalists go to their ends."""
         listed = self.listed(state)
-        for each in listed:
-            if each.run.run_id not in self._lengths:
-                self._lengths[each.run.run_id] = self._steps(each.run)
-        lengths = {each.run.run_id: self._lengths[each.run.run_id] for each in listed}
+        lengths = self._full(listed)
         if self.search.rungs is None:
             return Aims(lengths)
         tried = {each.run.run_id: lengths[each.run.run_id] for each in listed if each.run.seed == 0}
-        aims = _aims(lengths, targets(self.search.rungs, tried, state))
+        aims = _aims(lengths, targets(self.search.rungs, tried, state, self._expected(state)))
         if not self._tried_all(state, aims):
             return aims
         finalists = {each.config_id for each in self.finalists(state)}
         chosen = {each.run.run_id for each in listed if each.run.config_id in finalists}
         return _aims(lengths, {**aims.targets, **{run_id: lengths[run_id] for run_id in chosen}})
+
+    def _full(self, listed: Sequence[DeclaredRun]) -> dict[str, int]:
+        """The runs' full lengths."""
+        for each in listed:
+            if each.run.run_id not in self._lengths:
+                self._lengths[each.run.run_id] = self._steps(each.run)
+        return {each.run.run_id: self._lengths[each.run.run_id] for each in listed}
+
+    def _compared(self, state: State) -> frozenset[int]:
+        """The steps at which runs are compared."""
+        rungs = self.search.rungs
+        lengths = set(self._full(self.listed(state)).values()) if rungs else ()
+        return frozenset(step for length in lengths if rungs for step in rungs.steps(length))
 
     def finalists(self, state: State) -> list[Finalist]:
         """The best points that keep the constraints, which are trained with more seeds at the end."""
@@ -164,8 +175,20 @@ class Quest:
             count,
             lambda point: self._config_id(point) in taken or not self.allows(point),
             self.search.terms,
+            self._compared(state),
         )
         return [self.search.run(point, 0, self._data, self._model) for point in proposed]
+
+    def _expected(self, state: State) -> Mapping[str, float]:
+        """What the points' first runs are expected to come to, reckoned anew once the ledger knows more."""
+        known = self._history.known(state)
+        compared = self._compared(state)
+        key = [(run.run_id, run.status, run.step) for each in known for run in each.runs]
+        if key != self._foreseen[0]:
+            search = self.search
+            found = expected(search.space, search.sampler, known, search.objective, search.terms, compared)
+            self._foreseen = (key, {f"{config_id}-0": each for config_id, each in found.items()})
+        return self._foreseen[1]
 
     def _config_id(self, point: Point) -> str:
         return self.search.run(point, 0, self._data, self._model).run.config_id

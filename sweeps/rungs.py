@@ -6,15 +6,18 @@ what the others came to at that rung says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import correlation, median
 from typing import Literal
 
 from analysis.store.state import State
 from mtbert.schema import ConfigError, constrained
 
-FEWEST_FOR_A_MEDIAN = 4
+FEWEST = 4
+"""Runs that a median, or a correlation, is taken of."""
+ROUNDING = 1e-9
 WORST = float("-inf")
 
 
@@ -22,15 +25,17 @@ WORST = float("-inf")
 class Rungs:
     """Where runs are stopped, and which of them go on.
 
-    `halving`: of the n runs that reached a rung the best n // reduction go on to the next, which is
-    `reduction` times as far; nobody waits for the others (Li et al. 2020, ASHA). `median`: rungs every
-    `grace` steps; a run goes on unless it is below the median of those that reached the rung (Golovin et al.
-    2017), and while there are fewer than four.
+    `halving`: of the n runs that reached a rung the best n / reduction^trust go on to the next, which is
+    `reduction` times as far; nobody waits for the others (Li et al. 2020, ASHA, where the trust is 1). The
+    first `whole` runs of a search go to their ends in any case: they tell what a rung foretells. `median`:
+    rungs every `grace` steps; a run goes on unless it is below the median of those that reached the rung
+    (Golovin et al. 2017), and while there are fewer than four.
     """
 
     grace: int = constrained(100, at_least=1)
     reduction: int = constrained(3, at_least=2)
     rule: Literal["halving", "median"] = "halving"
+    whole: int = constrained(6, at_least=0)
 
     def steps(self, length: int) -> tuple[int, ...]:
         """The rungs of a run of so many steps, its end left out."""
@@ -54,14 +59,17 @@ class Rungs:
             )
 
 
-def targets(rungs: Rungs, lengths: Mapping[str, int], state: State) -> dict[str, int]:
+def targets(
+    rungs: Rungs, lengths: Mapping[str, int], state: State, expected: Mapping[str, float]
+) -> dict[str, int]:
     """The step wanted of each run.
 
     Args:
-        lengths: the runs' full lengths, by id.
+        lengths: the runs' full lengths, by id, in the order in which they came.
+        expected: what runs are expected to come to; the others stand by their scores at the rung.
     """
     shown = {run_id: _scores(state, run_id) for run_id in lengths}
-    passing = _passing(rungs, lengths, shown)
+    passing = _passing(rungs, lengths, shown, expected)
     wanted = {}
     for run_id, length in lengths.items():
         held = (rung for rung in rungs.steps(length) if run_id not in passing.get(rung, ()))
@@ -69,25 +77,62 @@ def targets(rungs: Rungs, lengths: Mapping[str, int], state: State) -> dict[str,
     return wanted
 
 
+def trust(foretold: Sequence[tuple[float, float]]) -> float:
+    """How far a rung is to be believed: the rank correlation of scores there and at the end, at least 0.
+
+    1 while fewer than four runs have both.
+    """
+    if len(foretold) < FEWEST:
+        return 1.0
+    there, end = (_ranks(scores) for scores in zip(*foretold, strict=True))
+    if len(set(there)) == 1 or len(set(end)) == 1:
+        return 0.0
+    return max(0.0, correlation(there, end))
+
+
 def _passing(
-    rungs: Rungs, lengths: Mapping[str, int], shown: Mapping[str, Mapping[int, float]]
+    rungs: Rungs,
+    lengths: Mapping[str, int],
+    shown: Mapping[str, Mapping[int, float]],
+    expected: Mapping[str, float],
 ) -> dict[int, set[str]]:
     """Of each rung the runs that may go on from it."""
-    reached: dict[int, list[tuple[float, str]]] = {}
+    reached: dict[int, list[str]] = {}
     for run_id, length in lengths.items():
         for rung in rungs.steps(length):
             if rung in shown[run_id]:
-                reached.setdefault(rung, []).append((shown[run_id][rung], run_id))
-    return {rung: _best(rungs, found) for rung, found in reached.items()}
+                reached.setdefault(rung, []).append(run_id)
+    whole = list(lengths)[: rungs.whole] if rungs.rule == "halving" else []
+    passing = {}
+    for rung, runs in reached.items():
+        scores = {run_id: shown[run_id][rung] for run_id in runs}
+        ends = {run_id: shown[run_id].get(lengths[run_id]) for run_id in runs}
+        foretold = [(scores[run_id], end) for run_id, end in ends.items() if end is not None]
+        best = _best(rungs, scores, foretold, expected)
+        passing[rung] = best | {run_id for run_id in whole if scores.get(run_id, WORST) > WORST}
+    return passing
 
 
-def _best(rungs: Rungs, found: list[tuple[float, str]]) -> set[str]:
-    sound = [(score, run_id) for score, run_id in found if score > WORST]
-    if rungs.rule == "halving":
-        ordered = sorted(sound, key=lambda each: (-each[0], each[1]))
-        return {run_id for _, run_id in ordered[: len(found) // rungs.reduction]}
-    least = WORST if len(found) < FEWEST_FOR_A_MEDIAN else median(score for score, _ in found)
-    return {run_id for score, run_id in sound if score >= least}
+def _best(
+    rungs: Rungs,
+    scores: Mapping[str, float],
+    foretold: Sequence[tuple[float, float]],
+    expected: Mapping[str, float],
+) -> set[str]:
+    sound = [run_id for run_id, score in scores.items() if score > WORST]
+    if rungs.rule == "median":
+        least = WORST if len(scores) < FEWEST else median(scores.values())
+        return {run_id for run_id in sound if scores[run_id] >= least}
+    places = {run_id: expected.get(run_id, scores[run_id]) for run_id in sound}
+    ordered = sorted(sound, key=lambda run_id: (-places[run_id], run_id))
+    share = float(rungs.reduction) ** -trust(foretold)
+    return set(ordered[: int(len(scores) * share + ROUNDING)])
+
+
+def _ranks(scores: Sequence[float]) -> list[int]:
+    """Twice the ranks, equal scores sharing theirs."""
+    ordered = sorted(scores)
+    return [bisect_left(ordered, score) + bisect_right(ordered, score) for score in scores]
 
 
 def _scores(state: State, run_id: str) -> dict[int, float]:

@@ -108,17 +108,21 @@ class Known:
     def config_id(self) -> str:
         return self.runs[0].config_id
 
+    @property
+    def broken(self) -> bool:
+        """Whether some run came to nothing."""
+        return any(run.status in ("diverged", "failed") for run in self.runs)
+
     def outcome(self, objective: str) -> Outcome:
         """What a sampler may learn of it."""
         completed = [run for run in self.runs if run.status == "completed"]
-        broken = any(run.status in ("diverged", "failed") for run in self.runs)
         values = [value(run, objective) for run in completed]
         finite = [each for each in values if each is not None]
-        if completed and not broken and len(finite) == len(values):
+        if completed and not self.broken and len(finite) == len(values):
             return Outcome("complete", fmean(finite))
         if completed:
             return Outcome("worst")  # the score is undefined, or some replicates came to nothing
-        if broken or all(run.status == "stopped" for run in self.runs):
+        if self.broken or all(run.status == "stopped" for run in self.runs):
             return Outcome("cut")
         return Outcome("running")
 
@@ -172,23 +176,32 @@ class History:
 
 
 def trials(
-    space: Space, sampler: SamplerName, known: Sequence[Known], objective: str, terms: Terms = PLAIN
+    space: Space,
+    sampler: SamplerName,
+    known: Sequence[Known],
+    objective: str,
+    terms: Terms = PLAIN,
+    compared: frozenset[int] | None = None,
 ) -> list[FrozenTrial]:
-    """The points as the sampler is to be told of them, in their order."""
+    """The points as the sampler is to be told of them, in their order.
+
+    Args:
+        compared: the steps whose evaluations are told, beside those at the ends; all where None.
+    """
     from optuna.samplers import NSGAIISampler
     from optuna.trial import create_trial
 
-    lessons = told_worst([_lesson(sampler, each, objective, terms) for each in known], terms)
+    lessons = [_lesson(sampler, each, objective, terms, compared) for each in known]
     complete = 0
     made = []
-    for point, lesson in zip(known, lessons, strict=True):
+    for point, lesson in zip(known, told_worst(lessons, terms), strict=True):
         generation = {NSGAIISampler._get_generation_key(): complete // POPULATION}
         trial = create_trial(
             state=lesson.trial_state,
             values=lesson.values or None,
             params=told(space, point.point),
             distributions=distributions(space, point.point),
-            intermediate_values=_curve(point.runs) if lesson.kind == "cut" else {},
+            intermediate_values={} if lesson.kind == "running" else _shown(sampler, point, compared),
             system_attrs=generation if sampler == "nsga2" else {},
             constraints=dict(lesson.excesses),
         )
@@ -197,10 +210,12 @@ def trials(
     return made
 
 
-def _lesson(sampler: SamplerName, known: Known, objective: str, terms: Terms) -> Lesson:
+def _lesson(
+    sampler: SamplerName, known: Known, objective: str, terms: Terms, compared: frozenset[int] | None
+) -> Lesson:
     outcome = known.outcome(objective)
     prunes = sampler in LEARNS_FROM_PRUNED and terms.against is None
-    if outcome.kind == "running" and not (prunes and _curve(known.runs)):
+    if outcome.kind == "running" and not (prunes and _shown(sampler, known, compared)):
         return Lesson("running")
     if outcome.kind in ("cut", "running") and prunes:
         return Lesson("cut")  # also while it goes on: an open trial counts as bad, and the best are open
@@ -214,12 +229,19 @@ def _lesson(sampler: SamplerName, known: Known, objective: str, terms: Terms) ->
     return Lesson("complete", values if told_as_it_is else (), excesses)
 
 
-def _curve(runs: Sequence[RunState]) -> dict[int, float]:
-    """The mean of the replicates' scores by step, where there are any."""
+def _shown(sampler: SamplerName, known: Known, compared: frozenset[int] | None) -> dict[int, float]:
+    """The mean of the replicates' scores by step, for a sampler that learns from such.
+
+    Kriging learns what a rung says of the end: what broke has none that its rungs could speak of.
+    """
+    if sampler not in LEARNS_FROM_PRUNED or (sampler == "kriging" and known.broken):
+        return {}
     by_step: dict[int, list[float]] = {}
-    for run in runs:
+    for run in known.runs:
         for step, score in run.scores:
-            if score is not None and math.isfinite(score):
+            at_end = run.status == "completed" and step == run.step
+            told_of = compared is None or step in compared or at_end
+            if told_of and score is not None and math.isfinite(score):
                 by_step.setdefault(step, []).append(score)
     return {step: fmean(scores) for step, scores in by_step.items()}
 
@@ -232,13 +254,14 @@ def propose(
     count: int,
     taken: Callable[[Point], bool],
     terms: Terms = PLAIN,
+    compared: frozenset[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The next points, which nobody has taken yet; fewer than `count` where nothing new comes.
 
     A point that is taken stays open in this study, so that the sampler turns to others; where it has settled
     on what is taken, chance takes over.
     """
-    told_trials = trials(space, sampler.name, known, objective, terms)
+    told_trials = trials(space, sampler.name, known, objective, terms, compared)
     found: list[dict[str, Any]] = []
     for asked, times in ((sampler, ASKED_AGAIN), (Sampler("random", sampler.seed), CHANCES)):
         study = _study(space, asked, told_trials, terms)
@@ -249,6 +272,29 @@ def propose(
             if not taken(point) and point not in found:
                 found.append(point)
     return found
+
+
+def expected(
+    space: Space,
+    sampler: Sampler,
+    known: Sequence[Known],
+    objective: str,
+    terms: Terms,
+    compared: frozenset[int],
+) -> dict[str, float]:
+    """What each configuration is expected to come to at its end, on a scale of the sampler's own.
+
+    Nothing where the sampler expects nothing: kriging alone has a model of that.
+    """
+    if sampler.name != "kriging":
+        return {}
+    from sweeps.kriging import Kriging
+
+    told_trials = trials(space, sampler.name, known, objective, terms, compared)
+    pairs = zip(known, told_trials, strict=True)
+    begun = [(each.config_id, trial) for each, trial in pairs if trial.state.name != "RUNNING"]
+    values = Kriging(space, sampler.seed).expected([trial for _, trial in begun])
+    return {config_id: float(each) for (config_id, _), each in zip(begun, values, strict=False)}
 
 
 def _study(space: Space, sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -> Study:

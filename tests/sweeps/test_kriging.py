@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
+from scipy.stats import spearmanr
 
 from sweeps.coding import Coding
-from sweeps.kriging import STARTUP, Kriging, Process, _Loss, normal_ranks
+from sweeps.kriging import STARTUP, Kriging, Process, _Loss
 from sweeps.space import Space, distributions, parse_space, suggest, told
 
 SPACE = parse_space(
@@ -27,10 +28,6 @@ SPACE = parse_space(
 )
 
 
-def trial(state: TrialState, value: float | None = None, **more: Any) -> FrozenTrial:
-    return create_trial(state=state, value=value, **more)
-
-
 def known(space: Space, point: dict[str, Any], value: float | None) -> FrozenTrial:
     state = TrialState.RUNNING if value is None else TrialState.COMPLETE
     return create_trial(
@@ -42,20 +39,6 @@ def study_of(space: Space, seed: int, trials: list[FrozenTrial]) -> optuna.Study
     study = optuna.create_study(direction="maximize", sampler=Kriging(space, seed))
     study.add_trials(trials)
     return study
-
-
-def test_what_ended_stands_above_what_was_stopped_and_that_above_what_breaks_a_constraint() -> None:
-    trials = [
-        trial(TrialState.PRUNED, intermediate_values={1: 0.9}),
-        trial(TrialState.COMPLETE, 0.3),
-        trial(TrialState.COMPLETE, 0.9, constraints={"size": 2.0}),
-        trial(TrialState.PRUNED, intermediate_values={2: 0.1}),
-        trial(TrialState.COMPLETE, 0.5),
-        trial(TrialState.PRUNED),
-        trial(TrialState.COMPLETE, 0.3),
-    ]
-    ranks = np.array([3, 5.5, 1, 4, 7, 2, 5.5])
-    assert normal_ranks(trials, StudyDirection.MAXIMIZE) == pytest.approx(ndtri((ranks - 0.5) / 7))
 
 
 def test_points_come_back_from_their_rows_and_hold_what_the_space_asks_alone() -> None:
@@ -167,3 +150,35 @@ def test_the_same_study_gives_the_same_points_and_another_seed_others() -> None:
 
     assert asked(3) == asked(3)
     assert asked(3) != asked(4)
+
+
+LINE = parse_space({"x": {"low": 0.0, "high": 1.0}})
+
+
+def on_the_line(count: int, early: Callable[[float], float]) -> list[FrozenTrial]:
+    """Trials along the line that end higher the further right; the last three wait at step 3 of 27."""
+    trials = []
+    for at in range(count):
+        x = (at * 0.381966) % 1
+        trial = known(LINE, {"x": x}, x)
+        trial.intermediate_values = {3: early(x), 27: x}
+        if at >= count - 3:
+            trial.state, trial.values, trial.intermediate_values = TrialState.PRUNED, None, {3: early(x)}
+        trials.append(trial)
+    return trials
+
+
+@pytest.mark.parametrize("early", [lambda x: x, lambda x: -x], ids=["as the end", "the other way round"])
+def test_a_run_that_waits_is_expected_to_end_as_its_like_did_whatever_it_showed(
+    early: Callable[[float], float],
+) -> None:
+    trials = on_the_line(14, early)
+    places = np.array([each.params["x"] for each in trials])
+    expected = Kriging(LINE, 0).expected(trials)
+    assert spearmanr(places, expected).statistic > 0.95
+    assert Kriging(LINE, 0).expected(trials[: STARTUP - 1]).size == 0
+
+
+def test_the_study_of_stopped_runs_is_searched_where_the_ends_are_high() -> None:
+    points = [suggest(LINE, study_of(LINE, seed, on_the_line(14, lambda x: -x)).ask()) for seed in range(5)]
+    assert min(point["x"] for point in points) > 0.8

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from analysis.store.records import EvaluationText
 from analysis.store.state import Evaluations, RunState, State
 from mtbert.schema import ConfigError, build
 from sweeps.plan import Aims
-from sweeps.rungs import Rungs, targets
+from sweeps.rungs import Rungs, targets, trust
 from tests.sweeps.direct import Desk, ended, evaluated
 
-HALVING = Rungs(grace=10, reduction=3)
+HALVING = Rungs(grace=10, reduction=3, whole=0)
 
 
 def state(shown: dict[str, dict[int, float | None]], **status: Any) -> State:
@@ -26,8 +27,14 @@ def state(shown: dict[str, dict[int, float | None]], **status: Any) -> State:
     return State(runs)
 
 
-def wanted(rungs: Rungs, shown: dict[str, dict[int, float | None]], length: int = 100, **status: Any) -> Any:
-    return targets(rungs, dict.fromkeys(shown, length), state(shown, **status))
+def wanted(
+    rungs: Rungs,
+    shown: dict[str, dict[int, float | None]],
+    length: int = 100,
+    expected: dict[str, float] | None = None,
+    **status: Any,
+) -> Any:
+    return targets(rungs, dict.fromkeys(shown, length), state(shown, **status), expected or {})
 
 
 def test_rungs_grow_by_the_reduction_or_stand_at_equal_distances() -> None:
@@ -62,6 +69,38 @@ def test_undefined_scores_and_broken_runs_count_and_never_go_on() -> None:
     assert set(wanted(HALVING, none).values()) == {10}
 
 
+def test_the_first_runs_go_to_their_ends_unless_they_broke() -> None:
+    rungs = Rungs(grace=10, reduction=3, whole=2)
+    shown: dict[str, dict[int, float | None]] = {name: {10: 0.5 + at} for at, name in enumerate("abcdef")}
+    assert wanted(rungs, shown) == {"a": 30, "b": 30, "c": 10, "d": 10, "e": 30, "f": 30}
+    assert wanted(rungs, shown, a="diverged")["a"] == 10
+    shown["a"] |= {30: 0.1, 90: 0.1}
+    assert wanted(rungs, shown)["a"] == 100
+
+
+def test_a_rung_is_believed_as_far_as_it_has_foretold_the_end() -> None:
+    there, end = (0.1, 0.2, 0.3, 0.4, 0.4, 0.9), (0.3, 0.1, 0.5, 0.2, 0.9, 0.8)
+    pairs = list(zip(there, end, strict=True))
+    assert trust(pairs) == pytest.approx(spearmanr(there, end).statistic)
+    assert trust([(one, -other) for one, other in pairs]) == 0
+    assert trust([(0.5, other) for _, other in pairs]) == 0
+    assert trust(pairs[:3]) == 1
+
+
+@pytest.mark.parametrize(("sign", "passing"), [(1, 3), (-1, 9)])
+def test_where_a_rung_says_nothing_all_go_on(sign: int, passing: int) -> None:
+    shown: dict[str, dict[int, float | None]] = {
+        f"r{at}": {10: at / 10} | ({100: sign * at / 10} if at >= 5 else {}) for at in range(9)
+    }
+    on = [name for name, step in wanted(HALVING, shown).items() if step > 10]
+    assert len(on) == passing
+
+
+def test_what_runs_are_expected_to_come_to_counts_before_what_they_show() -> None:
+    shown: dict[str, dict[int, float | None]] = {"a": {10: 0.9}, "b": {10: 0.1}, "c": {10: 0.5}}
+    assert wanted(HALVING, shown, expected={"a": -1.0, "b": 1.0, "c": 0.0}) == {"a": 10, "b": 30, "c": 10}
+
+
 def test_below_the_median_a_run_stops() -> None:
     rule = Rungs(grace=50, rule="median")
     few: dict[str, dict[int, float | None]] = {"a": {50: 0.1}, "b": {50: 0.2}, "c": {50: 0.9}}
@@ -76,7 +115,7 @@ def test_so_many_go_on_as_the_reduction_says_and_none_is_better_than_they(
     scores: list[float], reduction: int
 ) -> None:
     shown: dict[str, dict[int, float | None]] = {f"{at:02}": {10: score} for at, score in enumerate(scores)}
-    found = wanted(Rungs(grace=10, reduction=reduction), shown, length=20)
+    found = wanted(Rungs(grace=10, reduction=reduction, whole=0), shown, length=20)
     on = [float(shown[name][10] or 0) for name, step in found.items() if step == 20]
     held = [float(shown[name][10] or 0) for name, step in found.items() if step == 10]
     assert len(on) == len(scores) // reduction

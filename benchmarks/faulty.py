@@ -207,7 +207,7 @@ def search_of(name: str) -> Search:
         base=base,
         space=parse_space(space),
         budget=Budget(points=POINTS),
-        rungs=Rungs(grace=EVERY, reduction=3, whole=0),
+        rungs=Rungs(grace=EVERY, reduction=3),
         top_k=TOP_K,
         seeds_at_end=SEEDS_AT_END,
     )

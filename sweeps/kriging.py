@@ -9,12 +9,14 @@ that eight workers are sent to eight places.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -45,7 +47,9 @@ class Kriging(TPESampler):
     """Proposes the point of the greatest expected improvement in rank; with two objectives, TPE proposes."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        super().__init__(seed=seed, multivariate=True, group=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            super().__init__(seed=seed, multivariate=True, group=True)
         self._coding, self._random = Coding(space), np.random.default_rng(seed)
         self._processes: dict[tuple[int, ...], Process] = {}
 

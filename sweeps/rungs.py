@@ -26,16 +26,14 @@ class Rungs:
     """Where runs are stopped, and which of them go on.
 
     `halving`: of the n runs that reached a rung the best n / reduction^trust go on to the next, which is
-    `reduction` times as far; nobody waits for the others (Li et al. 2020, ASHA, where the trust is 1). The
-    first `whole` runs of a search go to their ends in any case: they tell what a rung foretells. `median`:
-    rungs every `grace` steps; a run goes on unless it is below the median of those that reached the rung
-    (Golovin et al. 2017), and while there are fewer than four.
+    `reduction` times as far; nobody waits for the others (Li et al. 2020, ASHA, where the trust is 1).
+    `median`: rungs every `grace` steps; a run goes on unless it is below the median of those that reached
+    the rung (Golovin et al. 2017), and while there are fewer than four.
     """
 
     grace: int = constrained(100, at_least=1)
     reduction: int = constrained(3, at_least=2)
     rule: Literal["halving", "median"] = "halving"
-    whole: int = constrained(6, at_least=0)
 
     def steps(self, length: int) -> tuple[int, ...]:
         """The rungs of a run of so many steps, its end left out."""
@@ -65,7 +63,7 @@ def targets(
     """The step wanted of each run.
 
     Args:
-        lengths: the runs' full lengths, by id, in the order in which they came.
+        lengths: the runs' full lengths, by id.
         expected: what runs are expected to come to; the others stand by their scores at the rung.
     """
     shown = {run_id: _scores(state, run_id) for run_id in lengths}
@@ -102,14 +100,12 @@ def _passing(
         for rung in rungs.steps(length):
             if rung in shown[run_id]:
                 reached.setdefault(rung, []).append(run_id)
-    whole = list(lengths)[: rungs.whole] if rungs.rule == "halving" else []
     passing = {}
     for rung, runs in reached.items():
         scores = {run_id: shown[run_id][rung] for run_id in runs}
         ends = {run_id: shown[run_id].get(lengths[run_id]) for run_id in runs}
         foretold = [(scores[run_id], end) for run_id, end in ends.items() if end is not None]
-        best = _best(rungs, scores, foretold, expected)
-        passing[rung] = best | {run_id for run_id in whole if scores.get(run_id, WORST) > WORST}
+        passing[rung] = _best(rungs, scores, foretold, expected)
     return passing
 
 

@@ -26,7 +26,7 @@ from tests.sweeps.conftest import Started, Workplace, eventually
 from tests.sweeps.fake import FakeMaterial
 
 SPACE = {"low_rank.rank": {"low": 1, "high": 10**5}, "training.warmup": {"choices": [0.1, 0.2]}}
-RUNGS = {"grace": 2, "reduction": 3, "whole": 0}
+RUNGS = {"grace": 2, "reduction": 3}
 SEARCH = {"space": SPACE, "budget": {"points": 9}, "top_k": 1, "rungs": RUNGS}
 COMMAND = {"name": "search", "steps": 18, "every": 2, "seconds_per_step": 0.05, "seeds": 2, "search": SEARCH}
 RUNS = 10

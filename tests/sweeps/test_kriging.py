@@ -182,3 +182,8 @@ def test_a_run_that_waits_is_expected_to_end_as_its_like_did_whatever_it_showed(
 def test_the_study_of_stopped_runs_is_searched_where_the_ends_are_high() -> None:
     points = [suggest(LINE, study_of(LINE, seed, on_the_line(14, lambda x: -x)).ask()) for seed in range(5)]
     assert min(point["x"] for point in points) > 0.8
+
+
+def test_nobody_is_warned_of_what_the_library_calls_experimental(recwarn: pytest.WarningsRecorder) -> None:
+    Kriging(SPACE, 0)
+    assert not recwarn.list

@@ -168,7 +168,7 @@ def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path:
         {"training": {"steps": 9}, "evaluation": {"every": 1}},
         parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
         budget=Budget(12),
-        rungs=Rungs(grace=1, reduction=3, rule=rule, whole=2),
+        rungs=Rungs(grace=1, reduction=3, rule=rule),
         top_k=2,
         seeds_at_end=2,
     )

@@ -16,7 +16,7 @@ from sweeps.plan import Aims
 from sweeps.rungs import Rungs, targets, trust
 from tests.sweeps.direct import Desk, ended, evaluated
 
-HALVING = Rungs(grace=10, reduction=3, whole=0)
+HALVING = Rungs(grace=10, reduction=3)
 
 
 def state(shown: dict[str, dict[int, float | None]], **status: Any) -> State:
@@ -69,15 +69,6 @@ def test_undefined_scores_and_broken_runs_count_and_never_go_on() -> None:
     assert set(wanted(HALVING, none).values()) == {10}
 
 
-def test_the_first_runs_go_to_their_ends_unless_they_broke() -> None:
-    rungs = Rungs(grace=10, reduction=3, whole=2)
-    shown: dict[str, dict[int, float | None]] = {name: {10: 0.5 + at} for at, name in enumerate("abcdef")}
-    assert wanted(rungs, shown) == {"a": 30, "b": 30, "c": 10, "d": 10, "e": 30, "f": 30}
-    assert wanted(rungs, shown, a="diverged")["a"] == 10
-    shown["a"] |= {30: 0.1, 90: 0.1}
-    assert wanted(rungs, shown)["a"] == 100
-
-
 def test_a_rung_is_believed_as_far_as_it_has_foretold_the_end() -> None:
     there, end = (0.1, 0.2, 0.3, 0.4, 0.4, 0.9), (0.3, 0.1, 0.5, 0.2, 0.9, 0.8)
     pairs = list(zip(there, end, strict=True))
@@ -115,7 +106,7 @@ def test_so_many_go_on_as_the_reduction_says_and_none_is_better_than_they(
     scores: list[float], reduction: int
 ) -> None:
     shown: dict[str, dict[int, float | None]] = {f"{at:02}": {10: score} for at, score in enumerate(scores)}
-    found = wanted(Rungs(grace=10, reduction=reduction, whole=0), shown, length=20)
+    found = wanted(Rungs(grace=10, reduction=reduction), shown, length=20)
     on = [float(shown[name][10] or 0) for name, step in found.items() if step == 20]
     held = [float(shown[name][10] or 0) for name, step in found.items() if step == 10]
     assert len(on) == len(scores) // reduction

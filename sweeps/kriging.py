@@ -40,6 +40,8 @@ DRAWN, STARTS, CLIMBED, CLIMBS = 300, 3, 2, 3
 """Candidates drawn at random, varied from the best known, and then from the best candidates, so often."""
 FITTED = 15
 """Steps of L-BFGS at most."""
+REMEMBERED, TELLING = 1000, 300
+"""Points that a process holds, and that its length scales are fitted to: of more, the latest and the best."""
 JITTER = 1e-10
 
 
@@ -130,13 +132,25 @@ class Kriging(TPESampler):
         if shown.length.min() < END:
             features = np.column_stack([features, shown.length])
             axis = np.append(axis, axis.max(initial=-1) + 1)
-        return Process.fitted(features, axis, shown.value)
+        held = foremost(shown, len(known), REMEMBERED)
+        telling = foremost(shown, len(known), TELLING)[held]
+        return Process.fitted(features[held], axis, shown.value[held], telling)
 
     def _at_end(self, rows: Rows, process: Process) -> Values:
         """The features of points that have come to their ends."""
         features = self._coding.features(rows)
         lengths = np.full((len(rows), process.points.shape[1] - features.shape[1]), END)
         return np.column_stack([features, lengths])
+
+
+def foremost(shown: Seen, points: int, most: int) -> NDArray[np.bool_]:
+    """The rows of so many points at most: half of them the latest, and the best of the others."""
+    best = np.full(points, -np.inf)
+    np.maximum.at(best, shown.trial, shown.value)
+    best[points - min(most // 2, points) :] = np.inf
+    chosen = np.zeros(points, dtype=bool)
+    chosen[np.argsort(-best, kind="stable")[:most]] = True
+    return np.asarray(chosen[shown.trial])
 
 
 @dataclass(frozen=True)
@@ -168,11 +182,19 @@ class Process:
         return cls(scale, noise, points, values, factor, cho_solve((factor, True), values))
 
     @classmethod
-    def fitted(cls, features: Values, axis: NDArray[np.int64], values: Values) -> Process:
-        """The process with the likeliest length scales and noise; `axis` says each feature's parameter."""
+    def fitted(
+        cls, features: Values, axis: NDArray[np.int64], values: Values, telling: NDArray[np.bool_]
+    ) -> Process:
+        """The process with the likeliest length scales and noise.
+
+        Args:
+            axis: each feature's parameter.
+            telling: the points that they are to be the likeliest for.
+        """
         count = int(axis.max(initial=-1)) + 1
-        apart = [squareform(pdist(features[:, axis == each], "sqeuclidean")).ravel() for each in range(count)]
-        loss = _Loss(np.array(apart).reshape(count, -1), values)
+        some = features[telling]
+        apart = [squareform(pdist(some[:, axis == each], "sqeuclidean")).ravel() for each in range(count)]
+        loss = _Loss(np.array(apart).reshape(count, -1), values[telling])
         bounds = [(-10.0, 8.0)] * count + [(-12.0, 1.0)]
         found = minimize(
             loss, loss.usual, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": FITTED}

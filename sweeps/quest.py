@@ -51,12 +51,19 @@ class Quest:
                 raise ConfigError(f"start: a constraint forbids the point ({spoken(each.point)})")
         self._read: dict[str, DeclaredRun] = {}
         self._lengths: dict[str, int] = {}
+        self._listed: tuple[State | None, list[DeclaredRun]] = (None, [])
+        self._aims: tuple[State | None, bool, Aims] = (None, False, Aims({}))
         self._foreseen: tuple[list[Any], Mapping[str, float]] = ([], {})
         self.exhausted = False
         """Whether the sampler has come to nothing that the ledger lacks."""
 
     def listed(self, state: State) -> list[DeclaredRun]:
         """The search's runs so far: the start points', and what the ledger has of it, whoever drove it."""
+        if state is not self._listed[0]:
+            self._listed = state, self._looked_up(state)
+        return self._listed[1]
+
+    def _looked_up(self, state: State) -> list[DeclaredRun]:
         found = {each.run.run_id: each for each in self._first}
         sweep = state.sweeps.get(self.search.name)
         for run_id in sweep.points if sweep else ():
@@ -94,6 +101,11 @@ class Quest:
 
     def aims(self, state: State) -> Aims:
         """The step wanted of each run: the rungs say it of the points, and finalists go to their ends."""
+        if state is not self._aims[0] or self.exhausted != self._aims[1]:
+            self._aims = state, self.exhausted, self._aimed(state)
+        return self._aims[2]
+
+    def _aimed(self, state: State) -> Aims:
         listed = self.listed(state)
         lengths = self._full(listed)
         if self.search.rungs is None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from operator import is_not
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from analysis.ranking import value
 from analysis.store.state import RunState, State
@@ -27,8 +29,10 @@ from sweeps.terms import PLAIN, Terms
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
 
+    from sweeps.settled import Settled
+
+Answer = TypeVar("Answer")
 SamplerName = Literal["kriging", "tpe", "gp", "cma_es", "quasi_random", "random", "nsga2"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 LEARNS_FROM_PRUNED = ("kriging", "tpe")
@@ -99,10 +103,14 @@ def _quasi_random(sequence: int, independent: int) -> BaseSampler:
 
 @dataclass(frozen=True)
 class Known:
-    """A configuration of the space with all its begun runs: replicates are one point."""
+    """A configuration of the space with all its begun runs: replicates are one point.
+
+    `kept` holds the last answers of what is a function of the point, its runs, and a question.
+    """
 
     point: Point
     runs: tuple[RunState, ...]
+    kept: dict[str, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def config_id(self) -> str:
@@ -112,6 +120,13 @@ class Known:
     def broken(self) -> bool:
         """Whether some run came to nothing."""
         return any(run.status in ("diverged", "failed") for run in self.runs)
+
+    def once(self, name: str, question: Any, answer: Callable[[], Answer]) -> Answer:
+        """The answer to a question, found again only where the last one was another."""
+        if name not in self.kept or self.kept[name][0] != question:
+            self.kept[name] = question, answer()
+        found: Answer = self.kept[name][1]
+        return found
 
     def outcome(self, objective: str) -> Outcome:
         """What a sampler may learn of it."""
@@ -146,6 +161,7 @@ class History:
         self._space, self._base = space, base
         self._same = {"data": data, "model": model, "method_version": METHOD_VERSION}
         self._points: dict[str, dict[str, Any] | None] = {}
+        self._seen: dict[str, Known] = {}
 
     def known(self, state: State) -> list[Known]:
         """The points with a begun run, in the order of their first begin."""
@@ -153,11 +169,16 @@ class History:
         for run in state.runs.values():
             if run.attempt and self.point(run) is not None:
                 groups.setdefault(run.config_id, []).append(run)
-        found = [
-            Known(self._points[config_id] or {}, tuple(sorted(runs, key=_begun)))
-            for config_id, runs in groups.items()
-        ]
+        found = [self._of(config_id, runs) for config_id, runs in groups.items()]
         return sorted(found, key=lambda each: _begun(each.runs[0]))
+
+    def _of(self, config_id: str, runs: list[RunState]) -> Known:
+        """The point of these runs: the same object while they are, which the ledger keeps where it can."""
+        runs = sorted(runs, key=_begun)
+        seen = self._seen.get(config_id)
+        if seen is None or len(seen.runs) != len(runs) or any(map(is_not, seen.runs, runs)):
+            seen = self._seen[config_id] = Known(self._points[config_id] or {}, tuple(runs))
+        return seen
 
     def point(self, run: RunState) -> dict[str, Any] | None:
         """Where a run stands in the space; None where it is not comparable."""
@@ -182,36 +203,52 @@ def trials(
     objective: str,
     terms: Terms = PLAIN,
     compared: frozenset[int] | None = None,
-) -> list[FrozenTrial]:
+) -> list[Settled]:
     """The points as the sampler is to be told of them, in their order.
 
     Args:
         compared: the steps whose evaluations are told, beside those at the ends; all where None.
     """
-    from optuna.samplers import NSGAIISampler
-    from optuna.trial import create_trial
-
-    lessons = [_lesson(sampler, each, objective, terms, compared) for each in known]
+    asked = (sampler, objective, terms, compared)
+    lessons = [each.once("lesson", asked, partial(_lesson, each, *asked)) for each in known]
     complete = 0
     made = []
     for point, lesson in zip(known, told_worst(lessons, terms), strict=True):
-        generation = {NSGAIISampler._get_generation_key(): complete // POPULATION}
-        trial = create_trial(
-            state=lesson.trial_state,
-            values=lesson.values or None,
-            params=told(space, point.point),
-            distributions=distributions(space, point.point),
-            intermediate_values={} if lesson.kind == "running" else _shown(sampler, point, compared),
-            system_attrs=generation if sampler == "nsga2" else {},
-            constraints=dict(lesson.excesses),
-        )
+        generation = complete // POPULATION if sampler == "nsga2" else None
+        question = (space, lesson, sampler, compared, generation)
+        made.append(point.once("trial", question, partial(_trial, point, *question)))
         complete += lesson.kind == "complete"
-        made.append(trial)
     return made
 
 
+def _trial(
+    known: Known,
+    space: Space,
+    lesson: Lesson,
+    sampler: SamplerName,
+    compared: frozenset[int] | None,
+    generation: int | None,
+) -> Settled:
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import create_trial
+
+    from sweeps.settled import Settled
+
+    attributes = {} if generation is None else {NSGAIISampler._get_generation_key(): generation}
+    trial = create_trial(
+        state=lesson.trial_state,
+        values=lesson.values or None,
+        params=told(space, known.point),
+        distributions=distributions(space, known.point),
+        intermediate_values={} if lesson.kind == "running" else _shown(sampler, known, compared),
+        system_attrs=attributes,
+        constraints=dict(lesson.excesses),
+    )
+    return Settled.of(trial)
+
+
 def _lesson(
-    sampler: SamplerName, known: Known, objective: str, terms: Terms, compared: frozenset[int] | None
+    known: Known, sampler: SamplerName, objective: str, terms: Terms, compared: frozenset[int] | None
 ) -> Lesson:
     outcome = known.outcome(objective)
     prunes = sampler in LEARNS_FROM_PRUNED and terms.against is None
@@ -297,18 +334,19 @@ def expected(
     return {config_id: float(each) for (config_id, _), each in zip(begun, values, strict=False)}
 
 
-def _study(space: Space, sampler: Sampler, told_trials: Sequence[FrozenTrial], terms: Terms) -> Study:
+def _study(space: Space, sampler: Sampler, told_trials: Sequence[Settled], terms: Terms) -> Study:
     import optuna
+    from optuna.study import StudyDirection
+
+    from sweeps.settled import settled_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions: list[Literal["maximize", "minimize"]] = ["maximize"]
+    directions = [StudyDirection.MAXIMIZE]
     if terms.against:
-        directions.append("minimize")
+        directions.append(StudyDirection.MINIMIZE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(directions=directions, sampler=sampler.made(space, len(told_trials)))
-    study.add_trials(told_trials)
-    return study
+        return settled_study(told_trials, directions, sampler.made(space, len(told_trials)))
 
 
 def _begun(run: RunState) -> tuple[float, str]:

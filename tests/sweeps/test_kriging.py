@@ -14,7 +14,8 @@ from scipy.special import ndtr
 from scipy.stats import spearmanr
 
 from sweeps.coding import Coding
-from sweeps.kriging import STARTUP, Kriging, Process, _Loss
+from sweeps.fidelity import Seen
+from sweeps.kriging import STARTUP, Kriging, Process, _Loss, foremost
 from sweeps.space import Space, distributions, parse_space, suggest, told
 
 SPACE = parse_space(
@@ -109,6 +110,24 @@ def test_believed_points_keep_the_mean_and_lessen_the_doubt() -> None:
     believing = process.believing(at)
     assert believing.mean(at) == pytest.approx(process.mean(at), abs=1e-3)
     assert believing.log_improvement(at, 1.0) < process.log_improvement(at, 1.0) - 5
+
+
+def test_of_many_points_the_latest_and_the_best_are_held_with_all_that_they_have_shown() -> None:
+    values = np.array([0.9, 0.1, 0.8, 0.2, 0.3, 0.0])
+    shown = Seen(np.array([*range(6), 1]), np.ones(7), np.array([*values, 0.85]))
+    assert foremost(shown, 6, 6).all()
+    assert np.flatnonzero(foremost(shown, 6, 4)).tolist() == [0, 1, 4, 5, 6]
+
+
+def test_length_scales_are_those_of_the_points_that_tell_and_all_points_are_held() -> None:
+    random = np.random.default_rng(0)
+    points = random.random((30, 2))
+    values, axis = np.sin(5 * points[:, 0]) + points[:, 1], np.array([0, 1])
+    telling = np.arange(30) < 12
+    process = Process.fitted(points, axis, values, telling)
+    alone = Process.fitted(points[:12], axis, values[:12], np.ones(12, dtype=bool))
+    assert (process.scale, process.noise) == (pytest.approx(alone.scale), pytest.approx(alone.noise))
+    assert np.abs(process.mean(points) - values).mean() < np.abs(alone.mean(points) - values).mean()
 
 
 def test_it_finds_the_best_of_a_conditional_space_sooner_than_chance() -> None:

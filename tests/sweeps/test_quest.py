@@ -27,8 +27,8 @@ SPACE = {
 
 
 def search(**changes: Any) -> Search:
-    given = {"budget": Budget(6), "top_k": 2, "seeds_at_end": 3, "space": parse_space(SPACE)}
-    return Search("search", BASE, **given | changes)
+    given = {"base": BASE, "budget": Budget(6), "top_k": 2, "seeds_at_end": 3, "space": parse_space(SPACE)}
+    return Search("search", **given | changes)
 
 
 def length(run: Run) -> int:
@@ -159,6 +159,21 @@ def test_what_another_sweep_has_tried_is_learnt_from_and_not_tried_again(tmp_pat
     assert play.quest.exhausted
     assert [each.point["training.warmup"] for each in done if each.run.seed] == [0.3, 0.3]
     assert play.state.sweep("search").points[other.run.run_id] == {"training.warmup": 0.3}
+
+
+def test_what_a_quest_remembers_changes_nothing_of_what_it_wants(tmp_path: Path) -> None:
+    sought = search(
+        base={"training": {"steps": 4}, "evaluation": {"every": 1}},
+        budget=Budget(4),
+        rungs=Rungs(grace=1, reduction=2),
+        seeds_at_end=2,
+    )
+    play = Play(tmp_path, sought)
+    while play.go_on():
+        fresh = Quest(sought, "d", "m", length)
+        assert play.quest.listed(play.state) == fresh.listed(play.state)
+        assert play.quest.aims(play.state) == fresh.aims(play.state)
+    assert sum(run.final for run in play.state.runs.values()) >= 4
 
 
 @pytest.mark.parametrize("rule", ["halving", "median"])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
 import pytest
+from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from analysis.store import State, Writer
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.points import configuration_at
-from sweeps.space import Point, parse_space
+from sweeps.settled import settled_study
+from sweeps.space import Point, parse_space, suggest
 from sweeps.study import History, Sampler, SamplerName, propose, trials
 
 BASE: dict[str, Any] = {"training": {"steps": 4}, "low_rank": {"kind": "lora"}}
@@ -135,6 +139,62 @@ def test_one_state_gives_one_proposal_and_the_next_state_another(book: Book, nam
         seen.append(point)
         book.end(point["low_rank.rank"], point["low_rank.rank"] / 100)
     assert len({point["low_rank.rank"] for point in seen}) == 11
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_history_that_followed_the_ledger_tells_and_proposes_as_a_fresh_one(
+    book: Book, name: SamplerName
+) -> None:
+    followed = History(SPACE, BASE, "d", "m")
+
+    def tells(history: History) -> list[Any]:
+        found = trials(SPACE, name, history.known(book.state), "score")
+        what = ("params", "state", "values", "intermediate_values", "constraints", "system_attrs")
+        return [[getattr(trial, each) for each in what] for trial in found]
+
+    def proposes(history: History) -> list[Any]:
+        known = history.known(book.state)
+        taken = [each.point for each in known]
+        return propose(SPACE, Sampler(name), known, "score", 1, lambda point: point in taken)
+
+    happenings: list[Callable[[], Any]] = [
+        *(partial(book.end, rank, rank / 100) for rank in range(20, 28)),
+        partial(book.end, 3, None, status="diverged"),
+        partial(book.end, 4, 0.6, status="stopped"),
+        partial(book.begin, at(5)),
+        partial(book.end, 6, 0.1),  # the worst from now on, which what diverged may be told as
+        partial(book.end, 20, 0.9, seed=1),
+        partial(book.begin, at(4)),
+        partial(book.end, 21, None, status="failed", seed=1),
+    ]
+    for happens in happenings:
+        happens()
+        assert tells(followed) == tells(History(SPACE, BASE, "d", "m"))
+    assert proposes(followed) == proposes(History(SPACE, BASE, "d", "m"))
+
+
+def test_what_has_not_changed_is_not_told_anew(book: Book) -> None:
+    history = History(SPACE, BASE, "d", "m")
+    book.end(1, 0.7)
+    book.end(2, 0.4)
+    before = trials(SPACE, "tpe", history.known(book.state), "score")
+    book.end(2, 0.5, seed=1)
+    after = trials(SPACE, "tpe", history.known(book.state), "score")
+    assert [one is other for one, other in zip(before, after, strict=True)] == [True, False]
+    other = trials(SPACE, "nsga2", history.known(book.state), "score")
+    assert [bool(trial.system_attrs) for trial in other] == [True, True]
+
+
+def test_a_study_takes_settled_trials_in_their_order_and_leaves_them_as_they_are(book: Book) -> None:
+    for rank in (5, 3):
+        book.end(rank, rank / 10)
+    told = trials(SPACE, "tpe", History(SPACE, BASE, "d", "m").known(book.state), "score")
+    study = settled_study(told, [StudyDirection.MAXIMIZE], RandomSampler(seed=0))
+    suggest(SPACE, study.ask())
+    assert [trial.number for trial in study.trials] == [0, 1, 2]
+    assert [trial.params for trial in study.trials[:2]] == [trial.params for trial in told]
+    assert study.best_trial.params["low_rank.rank"] == 5
+    assert [trial.number for trial in told] == [-1, -1]
 
 
 @pytest.mark.parametrize("name", NAMES)

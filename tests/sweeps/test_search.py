@@ -45,7 +45,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(workplace: Workplace) -> No
     assert set(workplace.endings().values()) == {1}
     assert all(state.sweep("search").points.values())
     best = yaml.safe_load((workplace.results / "searches" / "search.yaml").read_text())
-    assert best["training"]["warmup"] in (0.1, 0.2) or best["training"] == {"steps": 4}
+    assert best["training"].get("warmup", 0.1) in (0.1, 0.2)  # a default is left out
     finished = start(workplace)
     assert finished.wait() == 0
     assert "nothing to train" in finished.output

@@ -152,6 +152,9 @@ class IdleMaterial:
     def count(self, configuration: Configuration) -> Any:  # noqa: ARG002 - the protocol's
         return SimpleNamespace(trainable=0, total=0)
 
+    def metrics(self, configuration: Configuration) -> tuple[str, ...]:  # noqa: ARG002 - the protocol's
+        return ()
+
     def workload(self, configuration: Configuration) -> Workload:  # noqa: ARG002 - the protocol's
         return Workload(linear=1, tokens_per_step=1.0, tokens_per_evaluation=1.0, width=1, layers=1)
 

@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 
-from mtbert.configuration import Configuration
+from benchmarks.fake import IdleMaterial
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run, digest
-from sweeps.publish import Workload
 
 if TYPE_CHECKING:
     from sweeps.declare import Search
@@ -157,12 +155,11 @@ def make_counting_trainer(parcel: dict[str, Any]) -> Trainer:
     return CountingTrainer(parcel["witness"])
 
 
-class CountingMaterial:
+class CountingMaterial(IdleMaterial):
     """What a sweep is given that trains nothing, and whose workers tell a witness."""
 
-    model, data, notices = "counting", "counting", ()
+    model, data = "counting", "counting"
     sizes: Mapping[str, int] = MappingProxyType({"none": 1})
-    inputs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, witness: str) -> None:
         self._witness = witness
@@ -171,18 +168,8 @@ class CountingMaterial:
     def trainer(self) -> Callable[[Any], Trainer]:
         return make_counting_trainer
 
-    def count(self, configuration: Configuration) -> Any:  # noqa: ARG002 - the protocol's
-        return SimpleNamespace(trainable=0, total=0)
-
-    def workload(self, configuration: Configuration) -> Workload:  # noqa: ARG002 - the protocol's
-        return Workload(linear=1, tokens_per_step=1.0, tokens_per_evaluation=1.0, width=1, layers=1)
-
-    def truncation(self, configuration: Configuration) -> str | None:  # noqa: ARG002 - the protocol's
-        return None
-
     def parcel(self, device: str) -> dict[str, Any]:
-        weights = {"none": np.zeros(1, dtype=np.float32)}
-        return {"weights": weights, "device": device, "witness": self._witness}
+        return {**super().parcel(device), "witness": self._witness}
 
     def examples(self) -> dict[str, list[Any]]:
         example = {"id": "a", "task": "none", "split": "dev", "first": "good", "second": None, "label": 1.0}

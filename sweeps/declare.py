@@ -76,14 +76,8 @@ class Grid:
 
     def as_json(self) -> dict[str, Any]:
         """What the ledger keeps of the declaration; the same declaration gives the same record."""
-        return {
-            "sweep": self.name,
-            "kind": self.kind,
-            "axes": {axis: list(values) for axis, values in self.axes.items()},
-            "objective": self.objective,
-            "base": plain(parse(self.base)),
-            "seeds": self.seeds,
-        }
+        axes = {axis: list(values) for axis, values in self.axes.items()}
+        return _record(self, axes, plain(parse(self.base)))
 
 
 @dataclass(frozen=True)
@@ -112,14 +106,7 @@ class RunList:
 
     def as_json(self) -> dict[str, Any]:
         """As a grid's."""
-        return {
-            "sweep": self.name,
-            "kind": self.kind,
-            "axes": {"row": list(self.configurations)},
-            "objective": self.objective,
-            "base": {},
-            "seeds": self.seeds,
-        }
+        return _record(self, {"row": list(self.configurations)}, {})
 
 
 @dataclass(frozen=True)
@@ -180,14 +167,7 @@ class Ablation:
 
     def as_json(self) -> dict[str, Any]:
         """As a grid's."""
-        return {
-            "sweep": self.name,
-            "kind": self.kind,
-            "axes": {"change": list(self.configurations)},
-            "objective": self.objective,
-            "base": plain(parse(self.base)),
-            "seeds": self.seeds,
-        }
+        return _record(self, {"change": list(self.configurations)}, plain(parse(self.base)))
 
 
 @dataclass(frozen=True)
@@ -301,6 +281,17 @@ def _check(name: str, seeds: int) -> None:
         )
     if seeds < 1:
         raise ConfigError(f"seeds: expected a count of at least 1, got {seeds!r}")
+
+
+def _record(sweep: Grid | RunList | Ablation, axes: Mapping[str, Any], base: Any) -> dict[str, Any]:
+    return {
+        "sweep": sweep.name,
+        "kind": sweep.kind,
+        "axes": axes,
+        "objective": sweep.objective,
+        "base": base,
+        "seeds": sweep.seeds,
+    }
 
 
 def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:

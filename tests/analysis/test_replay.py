@@ -152,6 +152,15 @@ def end(attempt: int, status: str, step: int = 10) -> dict[str, Any]:
 
 
 RUN: dict[str, Any] = {"kind": "run", "run_id": "c1-0", "run": RUNS[0]}
+CHECKPOINT = {
+    "kind": "checkpoint",
+    "run_id": "c1-0",
+    "attempt": 1,
+    "step": 20,
+    "size": 1,
+    "crc32": 1,
+    "time": 1.0,
+}
 
 
 def test_a_later_attempt_makes_a_stopped_or_failed_run_run_again() -> None:
@@ -198,16 +207,7 @@ def test_of_two_attempts_at_one_step_the_first_evaluation_stands() -> None:
 
 
 def test_a_retry_after_a_failure_begins_with_an_empty_curve_and_no_checkpoint() -> None:
-    checkpoint = {
-        "kind": "checkpoint",
-        "run_id": "c1-0",
-        "attempt": 1,
-        "step": 20,
-        "size": 1,
-        "crc32": 1,
-        "time": 1.0,
-    }
-    before = [RUN, begin(1), scored(1, 10, 0.25), scored(1, 20, 0.25), checkpoint, end(1, "failed", 20)]
+    before = [RUN, begin(1), scored(1, 10, 0.25), scored(1, 20, 0.25), CHECKPOINT, end(1, "failed", 20)]
     assert replayed(before).runs["c1-0"].scores == [(10, 0.25), (20, 0.25)]
     run = replayed([*before, begin(2), scored(2, 10, 0.75)]).runs["c1-0"]
     assert run.scores == [(10, 0.75)]
@@ -216,16 +216,7 @@ def test_a_retry_after_a_failure_begins_with_an_empty_curve_and_no_checkpoint() 
 
 
 def test_the_checkpoint_of_a_stopped_run_is_the_next_attempts() -> None:
-    checkpoint = {
-        "kind": "checkpoint",
-        "run_id": "c1-0",
-        "attempt": 1,
-        "step": 20,
-        "size": 1,
-        "crc32": 1,
-        "time": 1.0,
-    }
-    records = [RUN, begin(1), checkpoint, end(1, "stopped", 20)]
+    records = [RUN, begin(1), CHECKPOINT, end(1, "stopped", 20)]
     assert replayed(records).runs["c1-0"].checkpoint_step == 20
     assert replayed([*records, begin(2)]).runs["c1-0"].checkpoint_step == 20
 

@@ -223,7 +223,7 @@ def test_several_points_asked_at_once_differ() -> None:
     assert len({str(point) for point in points}) == 8
 
 
-def test_tpe_goes_where_the_scores_are(book: Book) -> None:
+def test_the_sampler_goes_where_the_scores_are(book: Book) -> None:
     history = History(SPACE, BASE, "d", "m")
     for rank in range(4, 64, 4):
         book.end(rank, 1 - abs(rank - 48) / 64)

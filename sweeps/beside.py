@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from analysis.noise import half_width
 from analysis.ranking import deviation
+from analysis.stats import mean_over_seeds
 from analysis.store.spread import column
 from sweeps.measured import PARTS, Measured
 from sweeps.table_counts import COLUMNS as COUNTED
@@ -122,7 +122,7 @@ def _metric(beside: Beside, name: str) -> dict[str, Any]:
         "published": [figure and figure.value for figure in figures],
         "published_deviation": [figure and figure.deviation for figure in figures],
         "mean": [fmean(values) if values else None for values in samples],
-        "half_width": [half_width(values) for values in samples],
+        "half_width": [_half_width(values) for values in samples],
         "deviation": [deviation(values) for values in samples],
     }
     ranks = {"rank_in_paper": found.paper, "rank_here": found.here}
@@ -136,6 +136,11 @@ def _metric(beside: Beside, name: str) -> dict[str, Any]:
         },
         f"{name}.beyond_noise_of": pa.array(beyond, pa.list_(pa.int64())),
     }
+
+
+def _half_width(values: tuple[float, ...]) -> float | None:
+    found = mean_over_seeds(values)
+    return None if found is None else found.half_width
 
 
 def _settings(row: Row) -> str:

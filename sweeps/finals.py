@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.noise import half_width
 from analysis.ranking import mean, seconds, value
 from analysis.show import Column, as_text, laid_out, terminal_width
+from analysis.stats import mean_over_seeds
 from analysis.store.state import State
 from sweeps.cells import Quests
 from sweeps.finalists import Finalist, closest
@@ -118,8 +118,8 @@ def _by_cell(quests: Quests, state: State) -> str:
 
 
 def _score(each: Finalist) -> str:
-    width = half_width(list(each.values.values()))
-    return f"{each.mean:.4f}" + ("" if width is None else f" ± {width:.4f}")
+    found = mean_over_seeds(list(each.values.values()))
+    return f"{each.mean:.4f}" + ("" if found is None else f" ± {found.half_width:.4f}")
 
 
 def _trainable(each: Finalist) -> str:

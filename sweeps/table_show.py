@@ -7,8 +7,8 @@ from statistics import fmean
 
 from rich.console import Group, RenderableType
 
-from analysis.noise import half_width
 from analysis.show import Column, laid_out
+from analysis.stats import mean_over_seeds
 from sweeps.beside import Beside
 from sweeps.provenance import Setting
 from sweeps.table_counts import COLUMNS as COUNTED
@@ -166,7 +166,8 @@ def _runs(beside: Beside, row: Row, values: Sequence[float]) -> str:
 def _here(metric: str, values: Sequence[float]) -> str:
     if not values:
         return "-"
-    mean, width = fmean(values), half_width(values)
+    mean, found = fmean(values), mean_over_seeds(values)
+    width = None if found is None else found.half_width
     if metric in _SECONDS:
         return f"{mean:.1f} s" + ("" if width is None else f" ± {width:.1f}")
     return f"{mean:.4f}" + ("" if width is None else f" ± {width:.4f}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from analysis.noise import Difference, Noise, pooled
+from analysis.stats import Estimate, Noise, pooled
 from sweeps.measured import PARTS, overall
 from sweeps.tables import Claim, Figure, Row, Table
 
@@ -51,7 +51,7 @@ class Verdict:
 
     claim: Claim
     answer: Answer
-    difference: Difference | None = None
+    difference: Estimate | None = None
     why: str = ""
 
 
@@ -168,7 +168,7 @@ class _Contrasts:
         groups = [samples(row, metric) for row in table.rows]
         self._noise = pooled([values for values in groups if values])
 
-    def of(self, one: Sequence[Row], other: Sequence[Row]) -> Difference:
+    def of(self, one: Sequence[Row], other: Sequence[Row]) -> Estimate:
         for row in (*one, *other):
             if not self._samples(row, self._metric):
                 raise _UnknownError(f"no {self._metric} of {row.label}")
@@ -176,10 +176,10 @@ class _Contrasts:
             raise _UnknownError("one seed says nothing of chance")
         sides = [[self._samples(row, self._metric) for row in side] for side in (one, other)]
         found = self._noise.contrast(*sides)
-        return Difference(self._sign * found.value, found.half_width)
+        return replace(found, value=self._sign * found.value)
 
 
-def _all_above(found: Sequence[Difference]) -> Answer:
+def _all_above(found: Sequence[Estimate]) -> Answer:
     if all(each.low > 0 for each in found):
         return "yes"
     return "no" if any(each.high < 0 for each in found) else "cannot tell"

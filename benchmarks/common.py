@@ -1,11 +1,14 @@
-"""What the benchmarks share: the machine in a line, a table, and the peer as its documentation shows it."""
+"""What the benchmarks share: the machine in a line, a table, a process apart, and the documented peer."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from mtbert.configuration import Configuration
 from mtbert.data.tokenise import TokenisedData
 from mtbert.losses import per_example
 from mtbert.slots import State
+
+Answer = TypeVar("Answer")
 
 
 def describe_machine(packages: Sequence[str]) -> str:
@@ -39,6 +44,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def apart(function: Callable[..., Answer], *arguments: Any) -> Answer:
+    """The function's answer from a new process, as every command that starts a sweep has one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class Peer(nn.Module):

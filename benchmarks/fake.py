@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import psutil
@@ -91,51 +92,53 @@ def make_watched_trainer(parcel: dict[str, Any]) -> Trainer:
 
 
 class IdleTrainer:
-    """Ends every run at once, with one evaluation and no training."""
+    """Trains nothing: each run is evaluated as often as asked, once for each turn, and ends at the last.
 
-    def __init__(self) -> None:
-        self._runs: list[str] = []
+    A run's score is a number between 0 and 1 that its id alone decides.
+    """
+
+    def __init__(self, evaluations: int) -> None:
+        self._evaluations = evaluations
+        self._steps: dict[str, int] = {}
 
     @property
     def members(self) -> tuple[str, ...]:
-        return tuple(self._runs)
+        return tuple(self._steps)
 
     def admit(self, run: Run, checkpoint: bytes | None) -> None:  # noqa: ARG002 - a trainer's
-        self._runs.append(run.run_id)
+        self._steps[run.run_id] = 0
 
     def remove(self, run_id: str) -> None:
-        self._runs.remove(run_id)
+        del self._steps[run_id]
 
     def checkpoint(self, run_id: str) -> bytes:  # noqa: ARG002 - a trainer's
         return b""
 
-    def step_of(self, run_id: str) -> int:  # noqa: ARG002 - a trainer's
-        return 1
+    def step_of(self, run_id: str) -> int:
+        return self._steps[run_id]
 
     def advance(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - a trainer's
-        """Ends every run that it holds, each evaluated once."""
-        ended, self._runs = self._runs, []
-        costs = {"seconds_training": 0.0, "seconds_evaluation": 0.0, "tokens": 0}
-        evaluation = {"step": 1, "epoch": 0.0, "rows": [["dev", "", "score", 0.5]], "score": 0.5, **costs}
-        ending: dict[str, Any] = {
-            "status": "completed",
-            "error": None,
-            "step": 1,
-            "kept_step": 1,
-            "score": 0.5,
-            "metrics": {},
-        }
-        ending |= {"trainable": 0, "total": 0, **costs, "seconds_startup": 0.0, "peak_memory": 0}
-        ending |= {"device": "cpu", "host": "", "versions": {}}
+        """Evaluates every run that it holds once."""
         events: list[Event] = []
-        for run_id in ended:
-            events += [Evaluated(run_id, dict(evaluation)), Ended(run_id, dict(ending))]
+        for run_id in list(self._steps):
+            self._steps[run_id] += 1
+            step, score = self._steps[run_id], crc32(run_id.encode()) / 2**32
+            costs = {"seconds_training": 0.0, "seconds_evaluation": 0.0, "tokens": 0}
+            evaluation = {"step": step, "epoch": 0.0, "rows": [["dev", "", "score", score]], "score": score}
+            events.append(Evaluated(run_id, evaluation | costs))
+            if step == self._evaluations:
+                ending: dict[str, Any] = {"status": "completed", "error": None, "step": step}
+                ending |= {"kept_step": step, "score": score, "metrics": {}, "trainable": 0, "total": 0}
+                ending |= {**costs, "seconds_startup": 0.0, "peak_memory": 0}
+                ending |= {"device": "cpu", "host": "", "versions": {}}
+                events.append(Ended(run_id, ending))
+                del self._steps[run_id]
         return events
 
 
-def make_idle_trainer(parcel: dict[str, Any]) -> Trainer:  # noqa: ARG001 - as every trainer's maker
+def make_idle_trainer(parcel: dict[str, Any]) -> Trainer:
     """What a worker calls."""
-    return IdleTrainer()
+    return IdleTrainer(parcel["evaluations"])
 
 
 class IdleMaterial:
@@ -144,6 +147,9 @@ class IdleMaterial:
     model, data, notices = "idle", "idle", ()
     sizes: Mapping[str, int] = MappingProxyType({"idle": 1})
     inputs: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, evaluations: int = 1) -> None:
+        self._evaluations = evaluations
 
     @property
     def trainer(self) -> Callable[[Any], Trainer]:
@@ -162,7 +168,8 @@ class IdleMaterial:
         return None
 
     def parcel(self, device: str) -> dict[str, Any]:
-        return {"weights": {"none": np.zeros(1, dtype=np.float32)}, "device": device}
+        weights = {"none": np.zeros(1, dtype=np.float32)}
+        return {"weights": weights, "device": device, "evaluations": self._evaluations}
 
     def examples(self) -> dict[str, list[Any]]:
         return {name: [] for name in ("id", "task", "split", "first", "second", "label")}

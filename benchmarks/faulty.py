@@ -162,6 +162,7 @@ class CountingMaterial(IdleMaterial):
     sizes: Mapping[str, int] = MappingProxyType({"none": 1})
 
     def __init__(self, witness: str) -> None:
+        super().__init__()
         self._witness = witness
 
     @property

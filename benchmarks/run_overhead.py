@@ -15,13 +15,11 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,7 +27,7 @@ import torch
 from rich.console import Console
 
 from analysis.store import RunState, read
-from benchmarks.common import describe_machine, table
+from benchmarks.common import apart, describe_machine, table
 from benchmarks.fake import IdleMaterial, WatchedMaterial
 from mtbert.data.examples import Dataset
 from mtbert.inputs import Inputs
@@ -42,9 +40,6 @@ from sweeps.settings import Settings
 DEV_EXAMPLES = 16
 """Of each task; evaluating is not what is measured."""
 MB = 1e6
-
-
-Answer = TypeVar("Answer")
 
 
 class ShortDev(Inputs):
@@ -131,12 +126,6 @@ def idle_row(runs: int) -> list[str]:
     ends = sorted(state.ending.time for state in states if state.ending is not None)
     speed = (len(ends) - 1) / (ends[-1] - ends[0])
     return [f"{runs} runs that do nothing, {seconds:.1f} s in all", *[""] * 5, f"{speed:.1f}"]
-
-
-def apart(function: Callable[..., Answer], *arguments: Any) -> Answer:
-    """The function's answer from a new process, as every command that starts a sweep has one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,7 +50,8 @@ def _of_cell(cell: Mapping[str, Any], quest: Quest, state: State) -> list[str]:
     space, against = quest.search.space, quest.search.against
     finalists = sorted((each for each in quest.finalists(state) if each.values), key=lambda one: -one.mean)
     if against is not None:
-        return [_listed(f"The front{where}, score against {against}", quest.front(state), space)]
+        title = f"The front{where}, score against {against}, chosen by each point's first seed"
+        return [_listed(title, quest.front(state), space)]
     shown = [_listed(f"Finalists{where}, by their mean", finalists, space)] if finalists else []
     if cell:
         return shown

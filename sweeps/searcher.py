@@ -209,9 +209,9 @@ class Assignments:
         state = self.state()
         for entry in entries:
             run = state.runs[entry.run_id]  # its worker may have booked it before it died, or another driver
-            self._heard(
-                entry.run_id, run.step, None, run.status if run.final and run.status else entry.content[0]
-            )
+            given_back = {loss["attempt"]: loss["reason"] for loss in run.losses}
+            reason = given_back.get(entry.attempt, entry.content[0])
+            self._heard(entry.run_id, run.step, None, run.status if run.final and run.status else reason)
 
     def unbooked(self) -> list[Entry]:
         """What the keeper has still to be told of; the caller tells it."""

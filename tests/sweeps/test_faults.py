@@ -244,6 +244,9 @@ def test_configurations_that_fail_each_in_their_way(workplace: Workplace) -> Non
     ended = watched.start(steps=4, fate=FATES, search={**SEARCH, "start": start})
     assert ended.wait() == 3, ended.output
     assert "2 of 10 runs failed" in ended.output
+    told = [line for line in ended.output.splitlines() if "rank 5" in line and "lost with its worker" in line]
+    assert told == [], "what ran out of memory is said to have run out of memory"
+    assert ended.output.count("out of memory, it is tried again alone at the end") == 2
     account = watched.check()
     assert sum(account.points.values()) == 9
     assert "RUNNING" not in account.points

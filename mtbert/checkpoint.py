@@ -40,3 +40,16 @@ def unpack_tensors(blob: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return load(blob), facts
     except (ValueError, KeyError, TypeError, OverflowError, SafetensorError) as error:
         raise CheckpointError(f"not a checkpoint of mtbert ({type(error).__name__}: {error})") from None
+
+
+def unpack_weights(blob: bytes, run_id: str) -> dict[str, Tensor]:
+    """The best weights of a run by their names.
+
+    Raises:
+        CheckpointError: not written here, or another run's.
+    """
+    tensors, facts = unpack_tensors(blob)
+    of = facts.get("run", {}).get("run_id")
+    if of != run_id:
+        raise CheckpointError(f"weights of run {of}, expected those of run {run_id}")
+    return tensors

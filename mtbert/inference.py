@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mtbert import heads
 from mtbert.adapters.base import Admitted
 from mtbert.adapters.low_rank import trained_backbone
+from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
+from mtbert.configuration import Configuration
+from mtbert.data.examples import Dataset, Example
+from mtbert.data.tokenise import TokenisedData, tokenise
 from mtbert.evaluation import Predictions, metrics, predict
 from mtbert.features import FeatureStore, depends_on_example_alone
 from mtbert.member import trained_tasks
 from mtbert.pack import Pack
 from mtbert.run import Run
 from mtbert.schema import ConfigError
+from mtbert.slots import State
 from mtbert.tasks import Task
 
 if TYPE_CHECKING:
-    from mtbert.data.tokenise import TokenisedData
     from mtbert.weights import BaseModel
 
 
@@ -43,12 +49,7 @@ class TrainedModel:
                 f"over {run.model}; name that model"
             )
         state, _ = unpack_tensors(weights)
-        hidden, configuration = base.config.hidden_size, run.configuration
-        self.tasks = {  # other data may declare tasks that the run did not know
-            name: task
-            for name, task in trained_tasks(configuration, tasks).items()
-            if all(tensor in state for tensor in heads.shapes(task, hidden, configuration))
-        }
+        self.tasks = known_tasks(run.configuration, state, tasks, base.config.hidden_size)
         backbone = Backbone.from_arrays(base.config, base.arrays, run.configuration.precision, device)
         if run.configuration.backbone == "trained":
             backbone = backbone.trainable_copy().requires_grad_(False)
@@ -59,7 +60,7 @@ class TrainedModel:
         self._pack = Pack(backbone, [Admitted(0, run.configuration, tuple(self.tasks), state)], tasks, device)
         longest = base.config.max_position_embeddings
         self._max_length = min(run.configuration.max_length or longest, longest)
-        self._device = device
+        self._base, self._device = base, device
 
     def predict(self, data: TokenisedData, task: str, split: str) -> Predictions:
         """Predictions on a whole split."""
@@ -73,6 +74,33 @@ class TrainedModel:
         features = partial(store.read, self._pack.backbone, length, read={0: configuration.features})
         return predict(self._pack, 0, of, examples, indices, data, length, self._device, features)
 
+    @torch.no_grad()
+    def outputs(self, task: str, first: Sequence[str], second: Sequence[str] | None = None) -> Tensor:
+        """What a task's head gives for texts, in one batch: a logit by class, one logit, or the value.
+
+        Args:
+            second: the second sentences, of a task of pairs.
+
+        Returns:
+            [texts, outputs]
+
+        Raises:
+            ConfigError: no such task, or one of another number of sentences.
+        """
+        if task not in self.tasks:
+            raise ConfigError(f"task {task!r}: expected one of {', '.join(self.tasks)}")
+        if (second is None) != (self.tasks[task].sentences == 1):
+            raise ConfigError(f"task {task}: expected {self.tasks[task].sentences} sentence(s) an example")
+        sides = zip(first, [None] * len(first) if second is None else second, strict=True)
+        examples = [Example(str(at), one, other, None) for at, (one, other) in enumerate(sides)]
+        texts = Dataset({task: self.tasks[task]}, {(task, "text"): examples}, (), "", "text")
+        data = tokenise(texts, self._base.tokenizer())
+        pairs = self._pack.admitted[0].configuration.pairs
+        request = Request(0, task, data.splits[task, "text"], np.arange(len(examples)), pairs)
+        batch = assemble([request], data.special, self._max_length, self._device)
+        (result,) = self._pack.forward(batch, None, {})
+        return result.outputs
+
     def evaluate(self, data: TokenisedData, split: str) -> dict[str, dict[str, float | None]]:
         """The metrics of each task that the split has, with labels."""
         found = {}
@@ -81,6 +109,21 @@ class TrainedModel:
             if examples is not None and len(examples.ids) and np.isfinite(examples.labels).all():
                 found[name] = metrics(task, self.predict(data, name, split), examples)
         return found
+
+
+def known_tasks(
+    configuration: Configuration, state: State, tasks: Mapping[str, Task], hidden: int
+) -> dict[str, Task]:
+    """Those of the data's tasks that a run can answer; other data may declare some that it did not know.
+
+    Args:
+        state: the run's weights by name.
+    """
+    return {
+        name: task
+        for name, task in trained_tasks(configuration, tasks).items()
+        if all(tensor in state for tensor in heads.shapes(task, hidden, configuration))
+    }
 
 
 def write_student_file(path: Path, ids: Sequence[str], values: np.ndarray, task: Task) -> None:
@@ -94,3 +137,15 @@ def write_student_file(path: Path, ids: Sequence[str], values: np.ndarray, task:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(f"id \t {header} \n" + "".join(lines), encoding="utf-8")
     temporary.replace(path)
+
+
+def write_test_predictions(folder: Path, model: TrainedModel, data: TokenisedData) -> dict[str, Path]:
+    """A file of predictions for each task that has a test set, in a folder that is made; paths by task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name, task in model.tasks.items():
+        split = data.splits.get((name, "test"))
+        if split is not None and len(split.ids):
+            written[name] = folder / f"{name}-test-output.csv"
+            write_student_file(written[name], split.ids, model.predict(data, name, "test").values, task)
+    return written

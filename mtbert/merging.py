@@ -11,28 +11,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from mtbert.adapters import low_rank
-from mtbert.adapters.factors import SHARED, Kind, key, scale, site_shape, sites, variants
-from mtbert.adapters.orthogonal import fixed_factor
+from mtbert.adapters.factors import SHARED, key, scale
 from mtbert.bert import BertConfig
-from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
+from mtbert.checkpoint import pack_tensors, unpack_weights
 from mtbert.configuration import Configuration, Training
 from mtbert.counts import count
 from mtbert.evaluation import all_finite, columns_of, metrics, summarised
 from mtbert.hooks import Site
 from mtbert.inference import TrainedModel
 from mtbert.mergeable import COMMON, MergeKind, check
+from mtbert.products import Product, products, variant_of
 from mtbert.records import Ended
 from mtbert.run import Run
 from mtbert.schema import ConfigError, build
 from mtbert.slots import State
 from mtbert.tasks import Task
-from mtbert.techniques import Heads, LoRA, LowRank, Merge, Orthogonal, TaskLowRank
+from mtbert.techniques import Heads, LoRA, LowRank, Merge, TaskLowRank
 from mtbert.trainer import surroundings
 
 if TYPE_CHECKING:
@@ -60,44 +59,23 @@ class Merged:
         return pack_tensors(self.state, {"run": self.run.as_json()})
 
 
-class Product(NamedTuple):
-    """What an adapter adds to a linear layer's weight: scale · b · a. a: [rank, in]; b: [out, rank]"""
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-
 @dataclass(frozen=True, eq=False)
 class _Parent:
-    """The run that a task comes from. `variant`: the name of its adapter, `low_rank`: the adapter."""
+    """The run that a task comes from. `low_rank`: the task's adapter."""
 
     task: str
     run: Run
     state: State
-    variant: str
     low_rank: LowRank
 
     @staticmethod
     def of(task: str, run: Run, weights: bytes) -> _Parent:
-        found = cast(Kind, run.configuration.low_rank)
-        ((variant, own),) = variants(found, [task]).items()
-        state, facts = unpack_tensors(weights)
-        trained = facts.get("run", {}).get("run_id")
-        if trained != run.run_id:
-            raise CheckpointError(f"weights of run {trained}, expected those of run {run.run_id}")
-        return _Parent(task, run, state, variant, own)
+        _, own = variant_of(run.configuration, task)
+        return _Parent(task, run, unpack_weights(weights, run.run_id), own)
 
     def products(self, config: BertConfig, tasks: Mapping[str, Task]) -> Iterator[tuple[Site, Product]]:
         """What the adapter adds, by site."""
-        for site in sites(self.low_rank, config, [self.task]):
-            b = self.state[key(self.variant, site, "B")]
-            if isinstance(self.low_rank, Orthogonal):
-                _, width = site_shape(site, config, tasks, self.run.configuration)
-                a = _fixed(self.low_rank, width, list(tasks).index(self.task), len(tasks)).to(b)
-            else:
-                a = self.state[key(self.variant, site, "A")]
-            yield site, Product(a, b, scale(self.low_rank))
+        return products(self.run.configuration, self.state, self.task, config, tasks)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -260,8 +238,3 @@ def _trainable(runs: Mapping[str, Run], config: BertConfig, tasks: Mapping[str, 
         by_run.setdefault(run.run_id, {})[task] = tasks[task]
     of_id = {run.run_id: run.configuration for run in runs.values()}
     return sum(count(of_id[run_id], config, own).trainable for run_id, own in by_run.items())
-
-
-def _fixed(adapter: Orthogonal, width: int, task: int, tasks: int) -> Tensor:
-    """The A that an orthogonal adapter was trained with, made again. [rank, width]"""
-    return fixed_factor(adapter.basis, width, task, tasks, adapter.rank)

@@ -6,6 +6,7 @@ python -m mtbert train CONFIG.yaml --results results
 python -m mtbert evaluate RUN --results results
 python -m mtbert predict RUN --results results --text "A fine film ."
 python -m mtbert merge average sst=RUN para=RUN sts=RUN --results results
+python -m mtbert export CONFIG.yaml --results results --to peft FOLDER
 python -m mtbert pretrain --model bert-base-uncased --data hub --out FOLDER
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mtbert.commands import merge, pretrain, schema
+from mtbert.commands import export, merge, pretrain, schema
 from mtbert.commands.common import BAD_INPUT, INTERRUPTED, given_inputs, say_ending, say_metrics
 from mtbert.configuration import Configuration, parse, with_values
 from mtbert.inputs import Inputs, parse_assignments, parse_inputs, read_file
@@ -146,43 +147,33 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Predictions of a trained run: for a text, or the files of the test sets."""
     from mtbert.data.tokenise import tokenise
-    from mtbert.inference import write_student_file
+    from mtbert.inference import write_test_predictions
 
     run, inputs, model, base = _trained(arguments)
     if arguments.text is not None:
-        return _answer(model, base, arguments)
+        return _answer(model, arguments)
     dataset = inputs.dataset()
     data = tokenise(dataset, base.tokenizer())
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = 0
-    for name, task in model.tasks.items():
-        split = data.splits.get((name, "test"))
-        if split is not None and len(split.ids):
-            path = folder / f"{name}-test-output.csv"
-            write_student_file(path, split.ids, model.predict(data, name, "test").values, task)
-            print(f"{path}: {len(split.ids):,} predictions of run {run.run_id}")
-            written += 1
+    written = write_test_predictions(Path(arguments.out), model, data)
+    for name, path in written.items():
+        print(f"{path}: {len(data.splits[name, 'test'].ids):,} predictions of run {run.run_id}")
     if not written:
         raise ConfigError(f"--data {inputs.data}: has no test set of the tasks {', '.join(model.tasks)}")
     return 0
 
 
-def _answer(model: TrainedModel, base: Any, arguments: argparse.Namespace) -> int:
+def _answer(model: TrainedModel, arguments: argparse.Namespace) -> int:
     """What each task that fits says of one sentence, or of two."""
-    from mtbert.data.examples import Dataset, Example
-    from mtbert.data.tokenise import tokenise
+    from mtbert.losses import predicted
 
     sentences = 1 if arguments.second is None else 2
     fitting = {name: task for name, task in model.tasks.items() if task.sentences == sentences}
     if not fitting:
         want = "--text and --second" if sentences == 1 else "--text alone"
         raise ConfigError(f"no task of this run takes {sentences} sentence(s); give {want}")
-    example = Example("text", arguments.text, arguments.second, None)
-    texts = Dataset(fitting, {(name, "text"): [example] for name in fitting}, (), "", "text")
-    data = tokenise(texts, base.tokenizer())
+    second = None if arguments.second is None else [arguments.second]
     for name, task in fitting.items():
-        (value,) = model.predict(data, name, "text").values
+        (value,) = predicted(task, model.outputs(name, [arguments.text], second)).tolist()
         if task.kind == "regression":
             print(f"{name}: {value:.2f} on a scale of {task.low:g} to {task.high:g}")
         else:
@@ -263,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     added.set_defaults(command=schema.schema)
     schema.add_arguments(added)
     merge.add_arguments(_command(commands, "merge", merge.merge))
+    export.add_arguments(_command(commands, "export", export.export))
     pretrain.add_arguments(_command(commands, "pretrain", pretrain.pretrain))
     return parser
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.stats import mean_over_seeds
 from analysis.store.errors import StoreError
 from analysis.store.spread import differing, identity
 from analysis.store.state import RunState, State
@@ -29,6 +30,7 @@ class RankedConfiguration:
         seconds: mean of training and evaluation together.
         fields: by dotted name, those in which the ranked configurations differ from each other.
         run_ids: the runs with a value, best first.
+        by_seed: their values.
     """
 
     rank: int
@@ -46,6 +48,13 @@ class RankedConfiguration:
     seconds: float | None
     fields: Mapping[str, Any]
     run_ids: tuple[str, ...]
+    by_seed: Mapping[int, float]
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the 95% interval of the mean over seeds; None for a single run, which has none."""
+        found = mean_over_seeds(list(self.by_seed.values()))
+        return None if found is None else found.half_width
 
 
 def ranked(
@@ -144,8 +153,8 @@ def deviation(values: Sequence[float]) -> float | None:
 def _row(
     config_id: str, group: list[RunState], by: str, lowest_first: bool, fields: dict[str, Any]
 ) -> RankedConfiguration:
-    found = [(each, run.run_id) for run in group if (each := value(run, by)) is not None]
-    found.sort(key=lambda pair: (pair[0] if lowest_first else -pair[0], pair[1]))
+    found = [(each, run) for run in group if (each := value(run, by)) is not None]
+    found.sort(key=lambda pair: (pair[0] if lowest_first else -pair[0], pair[1].run_id))
     values = [each for each, _ in found]
     records = [run.ended or {} for run in group if run.status == "completed"]
     metrics = dict.fromkeys(name for record in records for name in record.get("metrics") or {})
@@ -172,5 +181,6 @@ def _row(
         trainable=next((each for each in trainable if each is not None), None),
         seconds=mean(times),
         fields=fields,
-        run_ids=tuple(run_id for _, run_id in found),
+        run_ids=tuple(run.run_id for _, run in found),
+        by_seed={run.seed: each for each, run in found},
     )

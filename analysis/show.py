@@ -20,7 +20,6 @@ from rich.text import Text
 
 from analysis.compare import Effect
 from analysis.formats import values
-from analysis.ranking import RankedConfiguration
 from analysis.store.spread import column
 
 MOST_ROWS = 200
@@ -71,49 +70,6 @@ def laid_out(
     dropped = f"not shown for want of width: {', '.join(left_out[:8])}{more} (--format csv has all)"
     lines = [title, table, dropped if left_out else None, note]
     return Group(*(Text(each) if isinstance(each, str) else each for each in lines if each is not None))
-
-
-def ranking_table(
-    rows: Sequence[RankedConfiguration], width: int | None = None, title: str | None = None
-) -> RenderableType:
-    """The ranking for a terminal: what tells the configurations apart beside what they reached."""
-    fields = list(rows[0].fields) if rows else []
-    metrics = sorted(dict.fromkeys(name for row in rows for name in row.metrics), key=is_loss)
-    by = rows[0].by if rows else "score"
-    headers = shortened(fields, beside=(by, *metrics, "runs", "trainable", "seconds", "configuration"))
-    columns = [
-        Column("#", [str(row.rank) for row in rows], 0, True),
-        Column(by, [_with_spread(row.mean, row.std) for row in rows]),
-        Column("runs", [_counted(row) for row in rows], 1),
-        *(
-            Column(
-                header, [cell(row.fields[name]) for row in rows], _telling(rows, name), _numeric(rows, name)
-            )
-            for name, header in zip(fields, headers, strict=True)
-        ),
-        *(
-            Column(name, [cell(row.metrics.get(name)) for row in rows], 7 if is_loss(name) else 4, True)
-            for name in metrics
-        ),
-        Column("min..max", [_range(row) for row in rows], 6),
-        Column("trainable", [cell(row.trainable) for row in rows], 5, True),
-        Column("seconds", ["-" if row.seconds is None else f"{row.seconds:.1f}" for row in rows], 5, True),
-        Column("configuration", [row.config_id for row in rows], 2),
-    ]
-    return laid_out(columns, width, title)
-
-
-def ranking_rows(rows: Sequence[RankedConfiguration]) -> pa.Table:
-    """The ranking as a table for machines, everything in it under its full name."""
-    plain = ("rank", "config_id", "by", "mean", "std", "low", "high", "runs", "without", "failed")
-    values = {name: column([getattr(row, name) for row in rows]) for name in plain}
-    values |= {name: column([getattr(row, name) for row in rows]) for name in ("trainable", "seconds")}
-    for name in dict.fromkeys(name for row in rows for name in row.metrics):
-        values[name] = column([row.metrics.get(name) for row in rows])
-    for name in rows[0].fields if rows else ():
-        values.setdefault(name, column([row.fields[name] for row in rows]))
-    values["run_ids"] = pa.array([list(row.run_ids) for row in rows], type=pa.list_(pa.string()))
-    return pa.table(values)
 
 
 def effects_table(
@@ -233,25 +189,6 @@ def shortened(names: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
 def is_loss(metric: str) -> bool:
     """Whether a metric is what is minimised, which a reader wants after the others."""
     return metric.endswith((".loss", ".mse"))
-
-
-def _numeric(rows: Sequence[RankedConfiguration], name: str) -> bool:
-    return all(isinstance(row.fields[name], (int, float, type(None))) for row in rows)
-
-
-def _telling(rows: Sequence[RankedConfiguration], name: str) -> int:
-    """The priority of a field: higher where it is the same in all configurations that have it."""
-    return 1 if len({cell(row.fields[name]) for row in rows if row.fields[name] is not None}) > 1 else 3
-
-
-def _counted(row: RankedConfiguration) -> str:
-    """How many runs have a value, of how many, and how many failed."""
-    whole = f"{row.runs} of {row.runs + row.without}" if row.without else str(row.runs)
-    return f"{whole} (+{row.failed} failed)" if row.failed else whole
-
-
-def _range(row: RankedConfiguration) -> str:
-    return "-" if row.low is None else f"{cell(row.low)}..{cell(row.high)}"
 
 
 def _with_spread(mean: float | None, std: float | None) -> str:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from analysis.leader import leader_of
 from analysis.ranking import ranked
-from analysis.show import as_text, ranking_table
+from analysis.ranking_show import ranking_table
+from analysis.show import as_text
 from analysis.store import Reader, State, StoreError, Writer
 from analysis.store.compaction import current_stamp, table_path, table_stamp
 from analysis.store.files import Layout
@@ -219,7 +221,7 @@ class Launch:
         """What the sweep came to, and what to type next: lines, or whole tables."""
         ended = any(self.state.runs[run_id].final for run_id in self.declared if run_id in self.state.runs)
         ranking = ranked(self.state, self.sweep.name) if ended else []
-        shown = [as_text(ranking_table(ranking)).rstrip()] if ranking else []
+        shown = [as_text(ranking_table(ranking, leader=leader_of(ranking))).rstrip()] if ranking else []
         following = [f"python -m analysis best {self._named}"]
         if ranking and ranking[0].run_ids:
             results = shlex.quote(self.settings.results)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from analysis.commands.common import Answer, Commands, add_answer, add_metric, count, opened
+from analysis.leader import leader_of
 from analysis.ranking import ranked
-from analysis.show import ranking_rows, ranking_table
+from analysis.ranking_show import ranking_rows, ranking_table
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +19,7 @@ def add(commands: Commands) -> None:
 
 def best(arguments: argparse.Namespace) -> Answer:
     state = opened(arguments).state
-    rows = ranked(state, arguments.sweep, arguments.by, arguments.lowest_first)[: arguments.limit]
-    title = f"{rows[0].by}: mean ± standard deviation over seeds" if rows else None
-    return ranking_rows(rows), lambda: ranking_table(rows, title=title)
+    rows = ranked(state, arguments.sweep, arguments.by, arguments.lowest_first)
+    found = leader_of(rows, arguments.lowest_first)
+    shown = rows[: arguments.limit]
+    return ranking_rows(shown, found), lambda: ranking_table(shown, leader=found)

@@ -33,8 +33,8 @@ def interquartile_mean(strata: Strata) -> float:
 def interquartile_interval(strata: Strata, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The interquartile mean with its 95% percentile interval, runs resampled within each stratum.
 
-    Agarwal et al. 2021, §4.1. It is right for many tasks with few runs each. For one task with few runs it is
-    too narrow: `benchmarks/interval_coverage.py` measures how far, and no command shows it by default.
+    Agarwal et al. 2021, §4.1. It needs many runs of each task. With few it is too narrow, over thirty tasks
+    as over one: `benchmarks/interval_coverage.py` measures how far, and no command shows it by default.
     """
     draws = [_resampled(values, resamples, seed, at) for at, values in enumerate(strata)]
     found = _middle(np.concatenate(draws, axis=1))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, variance
 
 from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
     """The mean of a configuration's values, with s/√n as its error; None for fewer than two values."""
     if len(values) < 2:
         return None
-    return Estimate(fmean(values), math.sqrt(variance(values) / len(values)), len(values) - 1)
+    mean, freedom = fmean(values), len(values) - 1
+    squares = 0.0 if min(values) == max(values) else math.fsum((each - mean) ** 2 for each in values)
+    return Estimate(mean, math.sqrt(squares / freedom / len(values)), freedom)
 
 
 def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate | None:
@@ -105,7 +108,13 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> E
     Args:
         one, other: values by seed.
     """
-    return mean_over_seeds([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
+    shared = sorted(one.keys() & other.keys())
+    found = mean_over_seeds([one[seed] - other[seed] for seed in shared])
+    if found is None or found.error > ROUNDING * max(
+        abs(each[seed]) for each in (one, other) for seed in shared
+    ):
+        return found
+    return replace(found, error=0.0)  # differences that are the same but for rounding
 
 
 def welch_difference(one: Sequence[float], other: Sequence[float]) -> Estimate | None:

@@ -15,16 +15,20 @@ MOST_SEEDS = 1000
 """Nobody trains more."""
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], of: int | None = None) -> list[float]:
     """The p values as they count within their family, in their order (Holm 1979).
 
     The smallest of m is multiplied by m, the next by m - 1, and so on, none below the one before it, none
     above 1. To reject what stays at or below α is wrong about any of them at most α of the time, however
     they hang together.
+
+    Args:
+        of: how many comparisons the family has, where some were not worth a test; as many as are given for
+            None. Those count as the least significant.
     """
     found = np.asarray(p_values, dtype=float)
     order = np.argsort(found, kind="stable")
-    factors = len(found) - np.arange(len(found))
+    factors = (len(found) if of is None else of) - np.arange(len(found))
     adjusted = np.empty_like(found)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * found[order]))
     return [float(each) for each in adjusted]

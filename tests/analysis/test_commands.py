@@ -12,11 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 
 from analysis.__main__ import main
 from analysis.formats import written
 from analysis.ranking import ranked
-from analysis.show import MOST_ROWS, Column, as_text, cell, laid_out, plain_table, ranking_table, shortened
+from analysis.ranking_show import ranking_table
+from analysis.show import MOST_ROWS, Column, as_text, cell, laid_out, plain_table, shortened
 from analysis.store import Writer, read
 from tests.analysis.ledgers import ending, run_json, train
 
@@ -50,12 +52,40 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_best_ranks_and_says_what_differs(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ask(capsys, "best", filled, "--sweep", "ranks").splitlines()
     header = lines[1].split()
-    assert header[:4] == ["#", "score", "runs", "rank"]
+    assert header[:7] == ["#", "score", "runs", "behind", "told", "apart", "rank"]
     assert "kind" not in header  # the same in all
     assert "sst.accuracy" in header
-    assert lines[3].split()[:5] == ["1", "0.5800", "1", "(+1", "failed)"]
-    assert lines[4].split()[:6] == ["2", "0.5405", "±", "0.0007", "2", "4"]
-    assert len(lines) == 6
+    assert lines[3].split()[:7] == ["1", "0.5800", "±", "none", "1", "(+1", "failed)"]
+    assert lines[4].split()[:9] == ["2", "0.5405", "±", "0.0064", "2", "-", "a", "single", "run"]
+    assert "#1 (c8) is first with a single run, which has no interval" in lines[-1]
+
+
+def test_best_says_in_words_and_in_columns_how_sure_it_is(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """c8 against c4 and c2 over two seeds, paired; one of a single run."""
+    with Writer(filled) as writer:
+        train(writer, run_json("c8", 1, low_rank={"kind": "lora", "rank": 8}), ending(score=0.55))
+        train(writer, run_json("c32", 0, low_rank={"kind": "lora", "rank": 32}), ending(score=0.4))
+    rows = json.loads(ask(capsys, "best", filled, "--format", "json"))
+    assert [(row["config_id"], row["runs"], row["paired_seeds"]) for row in rows] == [
+        ("c8", 2, None),
+        ("c4", 2, 2),
+        ("c2", 2, 2),
+        ("c32", 1, 0),
+    ]
+    quantile = scipy.stats.t.ppf(0.975, 1)
+    assert rows[0]["half_width"] == pytest.approx(quantile * 0.015)
+    assert rows[1]["behind"] == pytest.approx((0.04 + 0.009) / 2)
+    assert rows[1]["behind_half_width"] == pytest.approx(quantile * (0.04 - 0.009) / 2)
+    second, third = (scipy.stats.ttest_rel([0.58, 0.55], of).pvalue for of in ([0.54, 0.541], [0.52, 0.521]))
+    assert rows[2]["p"] == pytest.approx(3 * third)  # of three pairs
+    assert rows[1]["p"] == pytest.approx(max(2 * second, 3 * third))
+    assert [row["told_apart"] for row in rows] == [None, False, False, False]
+    assert [rows[3][name] for name in ("half_width", "behind", "p")] == [None, None, None]
+    (said,) = [line for line in ask(capsys, "best", filled).splitlines() if "leads by" in line]
+    assert said.startswith("#1 (c8) leads by 0.0245 ± 0.1969 over #2 (c4): not settled (p ")
+    assert said.endswith("told apart from 0 of 3 others, of which 1 with a single run")
 
 
 def test_best_by_another_metric_and_the_first_few(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +203,8 @@ def test_every_row_stays_on_one_line_when_columns_are_left_out(filled: Path) -> 
     rows = ranked(read(filled))
     for width in (40, 60, 80, 200):
         lines = as_text(ranking_table(rows, width), width).splitlines()
-        assert [line.split()[0] for line in lines[2:5]] == ["1", "2", "3"]
+        start = next(at for at, line in enumerate(lines) if line.startswith("─")) + 1
+        assert [line.split()[0] for line in lines[start : start + 3]] == ["1", "2", "3"]
 
 
 def test_the_most_important_columns_stay_longest() -> None:

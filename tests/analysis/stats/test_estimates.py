@@ -63,6 +63,9 @@ def test_values_that_are_all_the_same_do_not_show_how_far_chance_moves_them() ->
     found = paired_difference({0: 0.5, 1: 0.25}, {0: 0.25, 1: 0.0})
     assert found == Estimate(0.25, 0.0, 1)
     assert found.p is None
+    rounded = paired_difference({0: 0.8, 1: 0.6}, {0: 0.7, 1: 0.5})  # 0.1000…09 and 0.0999…98
+    assert rounded is not None
+    assert (rounded.half_width, rounded.p) == (0.0, None)
     flat = welch_difference([0.5, 0.5], [0.25, 0.25])
     assert flat is not None
     assert (flat.value, flat.half_width, flat.p) == (0.25, 0.0, None)

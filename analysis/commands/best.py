@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from rich.console import Group, RenderableType
+from rich.text import Text
+
 from analysis.commands.common import Answer, Commands, add_answer, add_metric, count, opened
 from analysis.leader import leader_of
+from analysis.outcomes import in_words
 from analysis.ranking import ranked
 from analysis.ranking_show import ranking_rows, ranking_table
 
@@ -18,8 +22,15 @@ def add(commands: Commands) -> None:
 
 
 def best(arguments: argparse.Namespace) -> Answer:
-    state = opened(arguments).state
+    sources = opened(arguments)
+    state = sources.state
     rows = ranked(state, arguments.sweep, arguments.by, arguments.lowest_first)
     found = leader_of(rows, arguments.lowest_first)
     shown = rows[: arguments.limit]
-    return ranking_rows(shown, found), lambda: ranking_table(shown, leader=found)
+
+    def answer() -> RenderableType:
+        judged = found is not None and not arguments.lowest_first  # no metric of predictions is better if low
+        said = in_words(sources, found) if found is not None and judged else []
+        return Group(ranking_table(shown, leader=found), *map(Text, said))
+
+    return ranking_rows(shown, found), answer

@@ -46,14 +46,15 @@ def power(seeds: int, difference: float, deviations: Sequence[float], level: flo
     freedom = (seeds - 1) * float(squares.sum() ** 2 / np.square(squares).sum())
     shift = abs(difference) * np.sqrt(seeds / squares.sum())
     limit = t_quantile((1 + level) / 2, freedom)
-    return float(1 - nctdtr(freedom, shift, limit) + nctdtr(freedom, shift, -limit))
+    wrong_side = np.nan_to_num(nctdtr(freedom, shift, -limit))  # not a number in places where it is nothing
+    return float(1 - nctdtr(freedom, shift, limit) + wrong_side)
 
 
 def seeds_to_settle(difference: float, deviations: Sequence[float], level: float = LEVEL) -> int | None:
     """The fewest seeds that settle a difference of this size `POWER` of the time; None beyond 1,000.
 
-    Takes the deviations to be known. From three seeds they are not: a deviation of three is off by a factor
-    of two in either direction often enough, and the number of seeds by its square.
+    Takes the deviations to be known. From three seeds they are not: one time in five a deviation of three is
+    half of the true one or less, and the number of seeds is then a quarter.
 
     Args: as for `power`.
     """

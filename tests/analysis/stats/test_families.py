@@ -57,6 +57,14 @@ def test_power_is_how_often_the_test_finds_the_difference(seeds: int, deviations
     )
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 30])
+def test_power_rises_with_the_difference_from_the_error_to_certainty(seeds: int) -> None:
+    found = [power(seeds, difference, [0.01]) for difference in np.geomspace(1e-9, 10, 200)]
+    assert found[0] == pytest.approx(0.05, abs=1e-6)
+    assert found[-1] == pytest.approx(1, abs=1e-6)
+    assert np.all(np.diff(found) > -1e-9)
+
+
 def test_so_many_seeds_settle_a_difference_and_one_fewer_does_not() -> None:
     seeds = seeds_to_settle(0.01, [0.012])
     assert seeds is not None

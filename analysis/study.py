@@ -88,7 +88,7 @@ def trials_of(state: State, sweep: str, living: Collection[str]) -> list[FrozenT
     for run in state.runs_of(sweep):
         groups.setdefault(run.config_id, []).append(run)
     points = [dict(declared.points[runs[0].run_id]) for runs in groups.values()]
-    known = _distributions(declared.declaration.get("axes") or {}, points)
+    known = distributions(declared.declaration.get("axes") or {}, points)
     objective, against = str(declared.objective or "score"), declared.declaration.get("against")
     return [
         _trial(point, known, runs, objective, against, living)
@@ -138,7 +138,7 @@ def _trial(
     made = create_trial(
         state=state,
         values=[fmean(each) for each in zip(*values, strict=True)] or None,
-        params={name: _shown(each) for name, each in point.items()},
+        params={name: shown(each) for name, each in point.items()},
         distributions={name: known[name] for name in point},
         intermediate_values=curve(runs) if objective == "score" and against is None else {},
         user_attrs=_attributes(runs, living),
@@ -187,7 +187,7 @@ def _attributes(runs: Sequence[RunState], living: Collection[str]) -> dict[str, 
     }
 
 
-def _distributions(
+def distributions(
     axes: Mapping[str, Any], points: Sequence[Mapping[str, Any]]
 ) -> dict[str, BaseDistribution]:
     """Each axis as declared, and wide enough for points of an earlier declaration of the same name."""
@@ -195,7 +195,7 @@ def _distributions(
     for point in points:
         for name, each in point.items():
             seen.setdefault(name, []).append(each)
-    return {name: distribution(_widened(axes.get(name, []), values), _shown) for name, values in seen.items()}
+    return {name: distribution(_widened(axes.get(name, []), values), shown) for name, values in seen.items()}
 
 
 def _widened(axis: Any, values: Sequence[Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _widened(axis: Any, values: Sequence[Any]) -> dict[str, Any]:
     return {"choices": list({_text(each): each for each in (*declared, *values)}.values())}
 
 
-def _shown(choice: Any) -> Any:
+def shown(choice: Any) -> Any:
     """A choice as Optuna takes it and a person reads it."""
     return choice if choice is None or isinstance(choice, (bool, int, float, str)) else _text(choice)
 

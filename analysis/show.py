@@ -18,9 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.compare import Effect
 from analysis.formats import values
-from analysis.store.spread import column
 
 MOST_ROWS = 200
 """Rows of a table on a terminal; the other formats have all."""
@@ -70,35 +68,6 @@ def laid_out(
     dropped = f"not shown for want of width: {', '.join(left_out[:8])}{more} (--format csv has all)"
     lines = [title, table, dropped if left_out else None, note]
     return Group(*(Text(each) if isinstance(each, str) else each for each in lines if each is not None))
-
-
-def effects_table(
-    effects: Sequence[Effect], width: int | None = None, title: str | None = None
-) -> RenderableType:
-    """What each difference did, for a terminal."""
-    at_start = [at == 0 or effects[at - 1].field != each.field for at, each in enumerate(effects)]
-    pairs = list(zip(effects, at_start, strict=True))
-    columns = [
-        Column("field", _field_cells(effects)),
-        Column("value", [cell(each.value) for each in effects], 0, True),
-        Column("mean", [_with_spread(each.mean, each.std) for each in effects]),
-        Column("runs", [str(each.runs) for each in effects], 2, True),
-        Column("configurations", [str(each.configurations) for each in effects], 4, True),
-        Column("against", ["" if start else cell(each.against) for each, start in pairs], 2, True),
-        Column("difference", [_difference(each, start) for each, start in pairs], 1),
-        Column(
-            "higher in", ["" if start else f"{each.better}/{each.pairs}" for each, start in pairs], 3, True
-        ),
-    ]
-    return laid_out(columns, width, title)
-
-
-def effects_rows(effects: Sequence[Effect]) -> pa.Table:
-    """What each difference did, as a table for machines."""
-    names = ("field", "along", "value", "configurations", "runs", "mean", "std")
-    paired = ("against", "pairs", "difference", "spread", "better")
-    columns = {name: column([getattr(each, name) for each in effects]) for name in (*names, *paired)}
-    return pa.table(columns | {"along": pa.array([",".join(each.along) for each in effects], pa.string())})
 
 
 def plain_table(table: pa.Table, width: int | None = None, title: str | None = None) -> RenderableType:
@@ -189,28 +158,3 @@ def shortened(names: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
 def is_loss(metric: str) -> bool:
     """Whether a metric is what is minimised, which a reader wants after the others."""
     return metric.endswith((".loss", ".mse"))
-
-
-def _with_spread(mean: float | None, std: float | None) -> str:
-    if mean is None or std is None:
-        return cell(mean)
-    return f"{cell(mean)} ± {std:.4f}" if abs(mean) < 1e4 else f"{cell(mean)} ± {std:.3g}"
-
-
-def _difference(effect: Effect, start: bool) -> str:
-    if effect.difference is None:
-        return "" if start else "no pairs"
-    digits = ".4f" if abs(effect.difference) < 1e4 else ".4g"
-    spread = "" if effect.spread is None else f" ± {effect.spread:{digits}}"
-    return f"{effect.difference:+{digits}}{spread}"
-
-
-def _field_cells(effects: Sequence[Effect]) -> list[str]:
-    """The field at its first value, and below it, as far as there is room, those that go along with it."""
-    cells: list[str] = []
-    for at, effect in enumerate(effects):
-        above = at - next(start for start in range(at + 1) if effects[start].field == effect.field)
-        names = [effect.field, *(f"+ {name}" for name in effect.along)]
-        last = at + 1 == len(effects) or effects[at + 1].field != effect.field
-        cells.append(" ".join(names[above:]) if last else names[above] if above < len(names) else "")
-    return cells

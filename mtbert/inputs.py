@@ -99,8 +99,11 @@ def parse_limit(text: str) -> dict[str, int]:
     return limits
 
 
-def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(texts: Iterable[str], flag: str = "--set") -> dict[str, Any]:
     """`low_rank.rank=4` as a value by dotted field, read as YAML reads it.
+
+    Args:
+        flag: that gave them.
 
     Raises:
         ConfigError: no such assignment.
@@ -111,9 +114,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set: expected field=value, got {text!r}")
+            raise ConfigError(f"{flag}: expected field=value, got {text!r}")
         try:
             values[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ConfigError(f"--set: expected {name}=value as YAML has it, got {text!r}") from None
+            raise ConfigError(f"{flag}: expected {name}=value as YAML has it, got {text!r}") from None
     return values

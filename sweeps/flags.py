@@ -48,16 +48,27 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """What the runs are fed, and the base configuration that they have in common."""
+    add_trainings(parser, "{}, or as in --config")
+    parser.add_argument(
+        "--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it"
+    )
+
+
+def add_trainings(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """What the runs are fed, and what is said of all of them.
+
+    Args:
+        otherwise: what holds where no flag says it, `{}` being the usual.
+    """
     add = parser.add_argument
     add_inputs(parser)
     add(
         "--cfimdb",
         choices=("leave", "task", "join"),
-        help="what to do with CFIMDB, if there (leave, or as in --config)",
+        help=f"what to do with CFIMDB, if there ({otherwise.format('leave')})",
     )
-    add("--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it")
-    add("--steps", type=positive, help=f"of each run ({STEPS}, or as in --config)")
-    add("--precision", choices=PRECISIONS, help="(float32, or as in --config)")
+    add("--steps", type=positive, help=f"of each run ({otherwise.format(STEPS)})")
+    add("--precision", choices=PRECISIONS, help=f"({otherwise.format('float32')})")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -82,23 +93,32 @@ def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
     """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
     from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
     parse(base)
-    given = given_inputs(args, ("model", "data", "holdout", "cfimdb"))
-    return parse_inputs({**from_file, **given}), with_flags(base, args)
-
-
-def with_flags(base: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """The base configuration with a LoRA for the axes, and what the flags say of all runs."""
     if base.get("low_rank") in (None, "none"):
-        base["low_rank"] = {"kind": "lora"}
+        base["low_rank"] = {"kind": "lora"}  # for the axes
+    if args.config is None:
+        args.steps = args.steps or STEPS
+        base = with_values(base, {"evaluation.every": max(1, args.steps // EVALUATIONS)})
+    return fed(from_file, args), with_flags(base, args, args.config)
+
+
+def fed(inputs: Mapping[str, Any], args: argparse.Namespace) -> Inputs:
+    """Where model and data come from, as given, but where the flags say otherwise."""
+    return parse_inputs({**inputs, **given_inputs(args, ("model", "data", "holdout", "cfimdb"))})
+
+
+def with_flags(base: dict[str, Any], args: argparse.Namespace, source: str) -> dict[str, Any]:
+    """The base configuration with what the flags say of all runs.
+
+    Args:
+        source: of the base, as it was asked for.
+    """
     values: dict[str, Any] = {}
-    steps = args.steps or (STEPS if args.config is None else None)
-    if steps is not None:
+    if args.steps is not None:
         if base.get("stages"):
-            raise ConfigError(f"--steps: {args.config} has stages; give each of them its steps there")
-        base["training"] = {key: kept for key, kept in base.get("training", {}).items() if key != "epochs"}
-        values["training.steps"] = steps
-        if args.config is None:
-            values["evaluation.every"] = max(1, steps // EVALUATIONS)
+            raise ConfigError(f"--steps: {source} has stages; give each of them its steps there")
+        kept = {key: each for key, each in base.get("training", {}).items() if key != "epochs"}
+        base = {**base, "training": kept}
+        values["training.steps"] = args.steps
     if args.precision is not None:
         values["precision"] = args.precision
     return with_values(base, values)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from sweeps.declare import Search, Sweep
+from sweeps.ablated import AblationLaunch
+from sweeps.declare import Ablation, Search, Sweep
 from sweeps.exits import reported
 from sweeps.file import Declared
 from sweeps.launch import Launch
@@ -21,6 +22,8 @@ def launch(sweep: Sweep, material: Material, settings: Settings, console: Consol
     """The launch of a sweep of any kind; checks everything and starts nothing."""
     if isinstance(sweep, Search):
         return SearchLaunch(sweep, material, settings, console)
+    if isinstance(sweep, Ablation):
+        return AblationLaunch(sweep, material, settings, console)
     return Launch(sweep, material, settings, console)
 
 

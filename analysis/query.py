@@ -116,7 +116,7 @@ class Sources:
             return ds.dataset(path)
         runs = self.state.runs_of(self.sweep)
         if name == "runs":
-            return ds.dataset(runs_table(runs))
+            return ds.dataset(runs_table(self.state, self.sweep))
         if name == "sweeps":
             return ds.dataset(sweeps_table(self.state))
         if name == "evaluations":

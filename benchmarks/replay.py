@@ -14,8 +14,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from analysis.store.evaluations import Evaluations
 from analysis.store.records import EvaluationText
-from analysis.store.state import Ending, Evaluations, RunState, State, SweepState
+from analysis.store.state import Ending, RunState, State, SweepState
 from benchmarks.learning_curves import AXES, BASE, EVERY, STEPS, Curve
 from sweeps.budget import Budget
 from sweeps.declare import DeclaredRun, Search

@@ -183,7 +183,7 @@ def _answer(model: TrainedModel, arguments: argparse.Namespace) -> int:
 
 def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, Any]:
     """A run by its id or the beginning of one, with its weights over its base model."""
-    from analysis.store import read, weights_path
+    from analysis.store import read, read_weights
     from mtbert.inference import TrainedModel
     from mtbert.weights import load_base
 
@@ -199,11 +199,9 @@ def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, 
     record = runs[found[0]].run
     run = Run.from_json(record)
     inputs = parse_inputs({**record.get("inputs", {}), **given_inputs(arguments)})
-    path = weights_path(arguments.results, run.run_id)
-    if not path.is_file():
-        raise ConfigError(f"run {run.run_id} ({runs[found[0]].status}): no weights at {path}")
+    weights = read_weights(arguments.results, runs[found[0]])
     base = load_base(inputs.model)
-    model = TrainedModel(base, run, path.read_bytes(), inputs.dataset().tasks, arguments.device)
+    model = TrainedModel(base, run, weights, inputs.dataset().tasks, arguments.device)
     return run, inputs, model, base
 
 

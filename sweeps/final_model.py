@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.standing import Measure, best_replicate, measure, replicates, standing
-from analysis.store import RunState, State, StoreError, weights_path
+from analysis.store import RunState, State, read_weights
 from mtbert.run import Run, digest
 from mtbert.schema import plain
 from sweeps.final_record import FinalRecord, Values
@@ -156,7 +156,7 @@ class FinalModel:
             return False
         stands = standing(self.state, self.best.run_id)
         stands = replace(stands, measures=(*stands.measures, *looked))
-        trained = self.material.trained(Run.from_json(self.best.run), self._weights(self.best))
+        trained = self.material.trained(Run.from_json(self.best.run), read_weights(self.results, self.best))
         export(trained, form, folder, stands)
         return True
 
@@ -172,13 +172,8 @@ class FinalModel:
         return found
 
     def _model(self, run: RunState) -> TrainedModel:
-        return self.material.in_use(Run.from_json(run.run), self._weights(run), self.device)
-
-    def _weights(self, run: RunState) -> bytes:
-        path = weights_path(self.results, run.run_id)
-        if not path.is_file():
-            raise StoreError(f"run {run.run_id} has no weights at {path}")
-        return path.read_bytes()
+        weights = read_weights(self.results, run)
+        return self.material.in_use(Run.from_json(run.run), weights, self.device)
 
 
 def check_place(form: Form, folder: Path, config_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.store import State, Writer, weights_path
+from analysis.store import State, Writer, read, read_weights, weights_path
 from mtbert.records import Ended
 from mtbert.run import Run
 from mtbert.schema import plain
@@ -116,7 +116,8 @@ def _merge(
     device: str,
 ) -> str:
     """Merges, evaluates, and writes the model to the ledger as any other run of the table's sweep."""
-    trained = {task: (run, weights_path(results, run.run_id).read_bytes()) for task, run in parents.items()}
+    known = read(results).runs
+    trained = {task: (run, read_weights(results, known[run.run_id])) for task, run in parents.items()}
     run, ended = material.merge(merge["kind"], trained, merge.get("weights"), device)
     sweep = plan.sweep(pretrained=False)
     with Writer(results) as writer:

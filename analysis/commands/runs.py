@@ -17,6 +17,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--where", action="append", default=[], metavar="SQL", help="a condition, e.g. 'low_rank.rank=4'"
     )
+    parser.add_argument(
+        "--tag", action="append", default=[], help="that have this tag, or whose sweep has it"
+    )
     parser.add_argument("--status", help="e.g. failed, or completed,diverged")
     parser.add_argument(
         "--sort", default="score", metavar="COLUMN", help="with asc or desc after it, if wanted"
@@ -31,8 +34,8 @@ def runs(arguments: argparse.Namespace) -> Answer:
     known = sources.table("runs").schema.names
     conditions = [f"({quoted(condition, known)})" for condition in arguments.where]
     if arguments.status:
-        statuses = ", ".join("'" + status.replace("'", "''") + "'" for status in arguments.status.split(","))
-        conditions.append(f"status in ({statuses})")
+        conditions.append(f"status in ({', '.join(map(_text, arguments.status.split(',')))})")
+    conditions += [f"list_contains(tags, {_text(label)})" for label in arguments.tag]
     fields = _fields(sources)
     columns = _usual(sources, known, fields) if arguments.format == "table" else known
     if arguments.columns:
@@ -72,8 +75,14 @@ def _usual(sources: Sources, known: Sequence[str], fields: Sequence[str]) -> lis
     found = sorted({name for run in runs for name in (run.ended or {}).get("metrics") or ()})
     metrics = sorted(found, key=is_loss)
     names = ["run_id", "status", "score", "steps", *fields, *metrics]
+    names += ["tags"] if any(run.run_id in sources.state.labels for run in runs) else []
     names += ["trainable", "seconds_training", "device", "error_kind", "error_message"]
     return [name for name in dict.fromkeys(names) if name in known]
+
+
+def _text(value: str) -> str:
+    """The value as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _order(sort: str, known: Sequence[str]) -> str:

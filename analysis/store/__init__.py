@@ -7,8 +7,8 @@ from analysis.store.errors import Fenced, StoreError, Superseded
 from analysis.store.ledger import Claim, Writer
 from analysis.store.locks import driver_alive, living_drivers
 from analysis.store.reader import Reader, read
-from analysis.store.state import FINAL, Occupied, RunState, State, SweepState
-from analysis.store.weights import weights_path
+from analysis.store.state import FINAL, Occupied, RunState, State, SweepState, Tag
+from analysis.store.weights import read_weights, weights_path
 
 __all__ = [
     "FINAL",
@@ -21,9 +21,11 @@ __all__ = [
     "StoreError",
     "Superseded",
     "SweepState",
+    "Tag",
     "Writer",
     "driver_alive",
     "living_drivers",
     "read",
+    "read_weights",
     "weights_path",
 ]

@@ -78,7 +78,7 @@ def example_files(layout: Layout) -> list[Path]:
 
 def _parts(layout: Layout, state: State, name: str) -> Iterator[pa.Table]:
     if name == "runs":
-        yield runs_table(state.runs_of(None))
+        yield runs_table(state)
     elif name == "sweeps":
         yield sweeps_table(state)
     elif name == "evaluations":

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.store.errors import StoreError
+from analysis.store.facts import fullest
 from analysis.store.files import checked_name
 from analysis.store.records import encode
-from analysis.store.replay import fullest
 from analysis.store.state import State
 
 _NEEDED = ("run_id", "config_id", "seed", "configuration")

@@ -16,15 +16,15 @@ from typing import Any, Literal
 from analysis.store.columns import write_examples, write_predictions
 from analysis.store.compaction import compact
 from analysis.store.errors import StoreError, Superseded, told
+from analysis.store.facts import Facts
 from analysis.store.files import Layout, write_whole
 from analysis.store.introduction import introduction, sweep_line
 from analysis.store.locks import DriverLock, driver_alive, locked
 from analysis.store.provenance import commit
 from analysis.store.reader import Reader
 from analysis.store.records import encode, evaluation_line
-from analysis.store.replay import Facts
 from analysis.store.segments import Segment, new_segment
-from analysis.store.state import FINAL, RANKS, Occupied, State
+from analysis.store.state import FINAL, RANKS, Occupied, State, Tag
 from analysis.store.weights import read_checkpoint, remove_checkpoints, weights_path, write_checkpoint
 
 _REASONS = ("lost", "memory", "released")
@@ -217,6 +217,28 @@ class Writer:
         """Asks drivers that live at this moment to end a sweep, or to leave a run as it stands."""
         record = {"kind": "stop", "what": what, "name": name, "drivers": sorted(drivers)}
         self._append([encode(record | {"time": time.time()})], durable=True)
+
+    def tag(self, tag: Tag, present: bool = True) -> None:
+        """Puts a label on a run or a sweep, or takes it away; what is so already is not written again."""
+        if (tag in self.refresh().tags) == present:
+            return
+        known = self._reader.replay.tags.get(tag)
+        last = 0.0 if known is None else known["time"] + 1e-3  # later, whatever the other's clock said
+        fields = {**tag._asdict(), "present": present, "time": max(time.time(), last)}
+        self._append([encode({"kind": "tag", **fields})], durable=True)
+
+    def prune(self, run_id: str, what: Literal["weights", "checkpoint"]) -> None:
+        """Says that a run's weights or its checkpoint, as they are now, are given up; then delete the file.
+
+        Nothing is written where the run has none, or is being trained.
+        """
+        run = self.refresh().runs[run_id]
+        if what == "checkpoint" and run.status != "running" and run.checkpoint is not None:
+            self._append_record(
+                "prune", run_id, run.checkpoint.attempt, True, what=what, of=run.checkpoint.crc
+            )
+        if what == "weights" and run.ending is not None and run.ending.weights and not run.ending.pruned:
+            self._append_record("prune", run_id, run.ending.attempt, True, what=what, of=run.ending.time)
 
     def compact(self) -> None:
         """Writes the snapshot, then all tables as whole Parquet files, each atomically."""

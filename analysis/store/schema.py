@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 
 _TIME = pa.timestamp("us")
 
@@ -59,6 +59,8 @@ RUNS: pa.Schema = _schema(
         ("begun", _TIME),  # of the first attempt
         ("ended", _TIME),
         ("weights_bytes", pa.int64()),
+        ("pruned", _TIME),  # when the weights were deleted to free their room
+        ("tags", pa.list_(pa.string())),  # the run's own and its sweeps'
         ("configuration", pa.string()),  # JSON
     ]
 )

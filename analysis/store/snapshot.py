@@ -1,9 +1,9 @@
 """The ledger so far, settled into one file, so that replay stays short.
 
 Its lines are as a segment's, checksums and all: a head that says how far each segment was read, the
-sweeps, their points and the requests to stop, and a line per run with all records that stand. In that line
-the evaluations' records come last, and stay text. The file can be deleted at any time; a damaged one is
-passed over, and the segments are read instead.
+sweeps, their points, the requests to stop and the tags, and a line per run with all records that stand. In
+that line the evaluations' records come last, and stay text. The file can be deleted at any time; a damaged
+one is passed over, and the segments are read instead.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from analysis.store.errors import told
+from analysis.store.facts import Facts
 from analysis.store.files import Layout, write_whole
 from analysis.store.records import (
-    VERSION,
     Damaged,
     EvaluationText,
     canonical,
@@ -26,8 +27,12 @@ from analysis.store.records import (
     encode,
     line_of,
 )
-from analysis.store.replay import Facts, Replay
+from analysis.store.replay import Replay
 from analysis.store.segments import Position, tail
+
+VERSION = 2
+"""Of the snapshot: raised with every new kind of record, which the snapshots of older programs leave out.
+One of another version is passed over without a word, as if there were none."""
 
 _RUN = re.compile(rb'"kind":"settled","run_id":"([^"\\]+)","bytes":(\d+),')
 
@@ -54,17 +59,19 @@ def load_snapshot(layout: Layout) -> tuple[Replay, dict[str, Position], tuple[st
         except FileNotFoundError:
             return Replay(), {}, ()
     try:
-        return *_parse(data, layout.segments), ()
+        lines = data.split(b"\n")
+        head = decode(lines[0])
+        if not isinstance(head, dict) or head["kind"] != "snapshot":
+            raise Damaged("not a snapshot")
+        if head["version"] != VERSION:
+            return Replay(), {}, ()
+        return *_parse(head, lines, layout.segments), ()
     except Damaged as error:
         return Replay(), {}, (f"{layout.snapshot}: {error}; the segments were read instead",)
 
 
-def _parse(data: bytes, segments: Path) -> tuple[Replay, dict[str, Position]]:
-    lines = data.split(b"\n")
-    head = decode(lines[0])
-    if not isinstance(head, dict) or head["kind"] != "snapshot" or head["version"] != VERSION:
-        raise Damaged("not a snapshot of this version")
-    if head["bytes"] != len(data) - len(lines[0]) - 1 or lines[-1]:
+def _parse(head: Mapping[str, Any], lines: list[bytes], segments: Path) -> tuple[Replay, dict[str, Position]]:
+    if head["bytes"] != sum(len(line) + 1 for line in lines[1:-1]) or lines[-1]:
         raise Damaged("its length is not what its head says")
     for name, (offset, mark) in head["segments"].items():
         if mark != tail(segments / name, offset):
@@ -86,7 +93,7 @@ def _lines(replay: Replay) -> Iterator[bytes]:
     stops = {
         canonical(record): record for record in replay.stops.values()
     }  # one may speak to several drivers
-    yield encode({"kind": "sweeps", "records": [*sweeps, *points, *stops.values()]})
+    yield encode({"kind": "sweeps", "records": [*sweeps, *points, *stops.values(), *replay.tags.values()]})
     for run_id, facts in replay.facts.items():
         yield _run_line(run_id, facts)
 

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple
 
 from analysis.store.errors import StoreError
-from analysis.store.records import EvaluationText
+from analysis.store.evaluations import Evaluations
 
 Status = Literal["running", "completed", "diverged", "failed", "stopped"]
 FINAL = ("completed", "diverged", "failed")
 """The statuses of ended runs; `failed` until a retry is asked for. `stopped` is held, and goes on."""
 RANKS = {"stopped": 0, "failed": 1, "diverged": 2, "completed": 2}
 """Which ending of a run stands where the ledger has several: the highest."""
-
-
-class Evaluations(Sequence[dict[str, Any]]):
-    """A run's evaluation records by step; each is parsed when it is asked for, and not kept."""
-
-    def __init__(self, texts: tuple[EvaluationText, ...] = ()) -> None:
-        self.texts = texts
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Evaluations: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | Evaluations:
-        if isinstance(index, slice):
-            return Evaluations(self.texts[index])
-        return self.texts[index].record
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (text.record for text in self.texts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Evaluations) and self.texts == other.texts
-
-    def __hash__(self) -> int:
-        return hash(self.texts)
-
-    def __repr__(self) -> str:
-        return f"Evaluations(steps={[text.step for text in self.texts]})"
 
 
 _NONE = Evaluations()
@@ -92,13 +61,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Ending:
-    """An ending as the ledger has it: the trainer's end record and what was stored beside it."""
+    """An ending as the ledger has it: the trainer's end record and what was stored beside it.
+
+    `pruned`: when its weights were deleted to free their room; null where they were not.
+    """
 
     attempt: int
     time: float
     record: dict[str, Any]
     predictions: str | None = None  # its file's name in ledger/predictions
     weights: int | None = None  # bytes
+    pruned: float | None = None
 
     @property
     def status(self) -> Status:
@@ -225,6 +198,14 @@ class Stop(NamedTuple):
     driver: str
 
 
+class Tag(NamedTuple):
+    """A label that somebody has put on a run or on a sweep; a sweep's counts for all of its runs."""
+
+    what: Literal["run", "sweep"]
+    name: str
+    label: str
+
+
 @dataclass(frozen=True)
 class State:
     """The whole ledger at a moment. Two states are equal when they say the same.
@@ -236,6 +217,7 @@ class State:
     runs: Mapping[str, RunState] = field(default_factory=dict)
     sweeps: Mapping[str, SweepState] = field(default_factory=dict)
     stops: frozenset[Stop] = frozenset()
+    tags: frozenset[Tag] = frozenset()
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def find(self, text: str) -> RunState:
@@ -254,6 +236,16 @@ class State:
             raise StoreError(f"no run whose id begins with {text!r}; known are {known} (of {len(self.runs)})")
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         raise StoreError(f"{len(found)} runs have an id that begins with {text!r}: {shown}")
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The tags of each run that has any, its sweeps' among them."""
+        found: dict[str, set[str]] = {}
+        for tag in self.tags:
+            points = self.sweeps[tag.name].points if tag.what == "sweep" and tag.name in self.sweeps else ()
+            for run_id in points if tag.what == "sweep" else (tag.name,):
+                found.setdefault(run_id, set()).add(tag.label)
+        return {run_id: tuple(sorted(labels)) for run_id, labels in found.items()}
 
     def is_stopped(self, sweep: str, driver: str) -> bool:
         """Whether somebody has asked the driver to end this sweep."""

@@ -23,10 +23,11 @@ _OF_PROGRESS = ("tokens", "seconds_training", "seconds_evaluation")
 _BATCH = 1000  # runs whose evaluations are held in memory at a time
 
 
-def runs_table(runs: Iterable[RunState]) -> pa.Table:
-    """A row per run: what it is, and its standing ending or how far it has come."""
+def runs_table(state: State, sweep: str | None = None) -> pa.Table:
+    """A row per run, of a sweep or of all: what it is, and its standing ending or how far it has come."""
     with uncollected():
-        return _table(schema.RUNS, [_run_row(run) for run in runs])
+        rows = [_run_row(run, state.labels.get(run.run_id, ())) for run in state.runs_of(sweep)]
+        return _table(schema.RUNS, rows)
 
 
 def sweeps_table(state: State, sweeps: Iterable[str] | None = None) -> pa.Table:
@@ -77,7 +78,7 @@ def _evaluations(runs: Sequence[RunState]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema.EVALUATIONS)
 
 
-def _run_row(run: RunState) -> dict[str, Any]:
+def _run_row(run: RunState, labels: Sequence[str]) -> dict[str, Any]:
     record = run.ended or {}
     progress = record or (run.evaluations[-1] if run.evaluations else {})
     begin = run.begins.get(run.ending.attempt if run.ending else run.attempt)
@@ -103,7 +104,9 @@ def _run_row(run: RunState) -> dict[str, Any]:
         "error_traceback": error.get("traceback"),
         "begun": _time(run.begun),
         "ended": _time(run.ending.time) if run.ending else None,
-        "weights_bytes": run.ending.weights if run.ending else None,
+        "weights_bytes": run.ending.weights if run.ending and run.ending.pruned is None else None,
+        "pruned": _time(run.ending.pruned) if run.ending else None,
+        "tags": list(labels),
         "configuration": dumps(run.settings).decode(),
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.store.errors import told
+from analysis.store.errors import StoreError, told
 from analysis.store.files import Layout, write_whole
-from analysis.store.state import Checkpoint
+from analysis.store.state import Checkpoint, RunState
 
 _SUFFIX = ".safetensors"
 
@@ -15,6 +16,25 @@ _SUFFIX = ".safetensors"
 def weights_path(results: str | Path, run_id: str) -> Path:
     """Where the best weights of a run lie, if it has any."""
     return Layout.of(results).weights / f"{run_id}{_SUFFIX}"
+
+
+def read_weights(results: str | Path, run: RunState) -> bytes:
+    """The best weights of an ended run.
+
+    Raises:
+        StoreError: it has none, or they were pruned.
+    """
+    path = weights_path(results, run.run_id)
+    with told(path, "read"):
+        if path.is_file():
+            return path.read_bytes()
+    if run.ending is not None and run.ending.pruned is not None:
+        when = datetime.fromtimestamp(run.ending.pruned, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        raise StoreError(
+            f"run {run.run_id}: its weights were pruned on {when} (python -m analysis prune); its rows are "
+            "all there, and training it again, into another results folder, gives it weights"
+        )
+    raise StoreError(f"run {run.run_id} has no weights at {path} (it is {run.status or 'waiting'})")
 
 
 def checkpoint_path(layout: Layout, run_id: str, attempt: int, step: int) -> Path:
@@ -53,6 +73,11 @@ def remove_checkpoints(layout: Layout, run_id: str, keep: Checkpoint | None = No
     """Deletes the checkpoints of a run, all but `keep`."""
     kept = None if keep is None else checkpoint_path(layout, run_id, keep.attempt, keep.step)
     with told(layout.checkpoints, "delete from"):
-        for path in layout.checkpoints.glob(f"{run_id}@*{_SUFFIX}"):
+        for path in checkpoint_files(layout, run_id):
             if path != kept:
                 path.unlink(missing_ok=True)
+
+
+def checkpoint_files(layout: Layout, run_id: str) -> list[Path]:
+    """The checkpoints that lie there of a run."""
+    return sorted(layout.checkpoints.glob(f"{run_id}@*{_SUFFIX}"))

@@ -82,10 +82,7 @@ def _of_file(state: State, arguments: argparse.Namespace) -> Trained:
 
 def _trained(known: RunState, results: str, base: BaseModel, dataset: Dataset, inputs: Inputs) -> Trained:
     """A completed run with its weights."""
-    from analysis.store import weights_path
+    from analysis.store import read_weights
     from mtbert.export.trained import Trained
 
-    path = weights_path(results, known.run_id)
-    if not path.is_file():
-        raise ConfigError(f"run {known.run_id} has no weights at {path}")
-    return Trained(Run.from_json(known.run), path.read_bytes(), base, dataset, inputs)
+    return Trained(Run.from_json(known.run), read_weights(results, known), base, dataset, inputs)

@@ -89,17 +89,17 @@ def _weights(texts: Sequence[str]) -> dict[str, float]:
 
 def _parent(state: State, results: str, task: str, name: str) -> tuple[Run, bytes]:
     """A completed run with its best weights."""
-    from analysis.store import weights_path
+    from analysis.store import StoreError, read_weights
 
     known = state.find(name)
     if known.status != "completed":
         raise ConfigError(
             f"{task}={name}: run {known.run_id} is {known.status or 'waiting'}; expected a completed run"
         )
-    path = weights_path(results, known.run_id)
-    if not path.is_file():
-        raise ConfigError(f"{task}={name}: run {known.run_id} has no weights at {path}")
-    return Run.from_json(known.run), path.read_bytes()
+    try:
+        return Run.from_json(known.run), read_weights(results, known)
+    except StoreError as error:
+        raise ConfigError(f"{task}={name}: {error}") from None
 
 
 def _inputs(state: State, run: Run, arguments: argparse.Namespace) -> Inputs:

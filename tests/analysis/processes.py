@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from analysis.store import Writer, files
 from analysis.store.provenance import commit
+from analysis.store.union import unite
 from tests.analysis.ledgers import ending, evaluation, predictions, run_json
 
 RUNS = [run_json(seed=seed) for seed in range(2)]
@@ -50,7 +51,19 @@ def train(writer: Writer, run: dict[str, Any]) -> bool:
     return True
 
 
-def crash_everywhere(results: Path) -> None:
+def union(results: Path, driver: str) -> None:
+    """Takes the folder `source` beside it in."""
+    with Writer(results, driver) as writer:
+        unite(writer, results.parent / "source")
+
+
+def crash_unions(results: Path) -> None:
+    """Tells a folder's story once, and takes it in again and again, as `crash_everywhere`."""
+    story(results / "source", "teller")
+    crash_everywhere(results, union)
+
+
+def crash_everywhere(results: Path, told: Callable[[Path, str], None] = story) -> None:
     """Tells the story again and again, each time in a process that dies at a later moment.
 
     The moments are all calls that write, rename, sync or delete: in the middle of each (half of what is
@@ -64,7 +77,7 @@ def crash_everywhere(results: Path) -> None:
             child = os.fork()
             if child == 0:
                 die_at(number, when)
-                story(results / f"{number}-{when}", "mortal")
+                told(results / f"{number}-{when}", "mortal")
                 os._exit(0)
             _, status = os.waitpid(child, 0)
             assert os.waitstatus_to_exitcode(status) in (0, KILLED)
@@ -141,7 +154,7 @@ def say(word: str) -> None:
     sys.stdout.flush()
 
 
-ROLES = {"crash": crash_everywhere, "hold": hold, "race": race}
+ROLES = {"crash": crash_everywhere, "crash-union": crash_unions, "hold": hold, "race": race}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]](Path(sys.argv[2]))

@@ -29,7 +29,19 @@ statuses = st.sampled_from(["stopped", "failed", "diverged", "completed"])
 @st.composite
 def record(draw: st.DrawFn) -> Entry:
     """Any record about two runs and two sweeps, sensible beside the others or not."""
-    kinds = ("run", "sweep", "point", "begin", "evaluation", "checkpoint", "release", "end", "stop")
+    kinds = (
+        "run",
+        "sweep",
+        "point",
+        "begin",
+        "evaluation",
+        "checkpoint",
+        "release",
+        "end",
+        "stop",
+        "tag",
+        "prune",
+    )
     kind = draw(st.sampled_from(kinds))
     about: dict[str, Any] = {"kind": kind, "run_id": draw(run_ids), "time": draw(times)}
     attempt = {"attempt": draw(attempts)}
@@ -43,7 +55,14 @@ def record(draw: st.DrawFn) -> Entry:
         drivers = draw(st.lists(st.sampled_from(["d1", "d2"]), min_size=1, max_size=2, unique=True))
         what, name = draw(st.sampled_from([("sweep", "a"), ("sweep", "b"), ("run", about["run_id"])]))
         return {"kind": "stop", "what": what, "name": name, "drivers": drivers, "time": about["time"]}
-    if kind == "point":
+    if kind == "tag":
+        what, name = draw(st.sampled_from([("sweep", "a"), ("sweep", "b"), ("run", about["run_id"])]))
+        label = {"label": draw(st.sampled_from(["x", "y"])), "present": draw(st.booleans())}
+        return {"kind": "tag", "what": what, "name": name, **label, "time": about["time"]}
+    if kind == "prune":
+        what, of = draw(st.sampled_from([("weights", times), ("checkpoint", st.integers(0, 2))]))
+        more = attempt | {"what": what, "of": draw(of)}
+    elif kind == "point":
         more = {
             "sweep": draw(st.sampled_from("ab")),
             "point": draw(st.sampled_from([{}, {"rank": 1}, {"rank": 2}])),
@@ -213,6 +232,57 @@ def test_a_retry_after_a_failure_begins_with_an_empty_curve_and_no_checkpoint() 
     assert run.scores == [(10, 0.75)]
     assert run.checkpoint_step is None
     assert run.step == 10
+
+
+def tag(label: str, time: float, present: bool = True) -> dict[str, Any]:
+    about = {"kind": "tag", "what": "run", "name": "c1-0", "label": label}
+    return {**about, "present": present, "time": time}
+
+
+def test_of_a_tag_the_last_word_counts() -> None:
+    assert replayed([RUN, tag("x", 1.0), tag("x", 2.0, False), tag("y", 1.0)]).labels == {"c1-0": ("y",)}
+    assert replayed([RUN, tag("x", 2.0, False), tag("x", 3.0)]).labels == {"c1-0": ("x",)}
+
+
+def test_a_sweeps_tag_is_each_of_its_runs() -> None:
+    sweep = {"kind": "sweep", "sweep": {"sweep": "a"}, "time": 1.0}
+    point = {"kind": "point", "sweep": "a", "run_id": "c1-0", "point": {}, "time": 1.0}
+    of_sweep = {**tag("x", 1.0), "what": "sweep", "name": "a"}
+    assert replayed([RUN, sweep, point, of_sweep, tag("y", 1.0)]).labels == {"c1-0": ("x", "y")}
+    assert replayed([RUN, of_sweep]).labels == {}
+
+
+def prune(what: str, attempt: int, of: float) -> dict[str, Any]:
+    about = {"kind": "prune", "run_id": "c1-0", "attempt": attempt}
+    return {**about, "what": what, "of": of, "time": 9.0}
+
+
+def test_a_prune_speaks_of_one_ending_and_of_one_checkpoint() -> None:
+    records = [RUN, begin(1), CHECKPOINT, end(1, "stopped", 20)]
+    pruned = replayed([*records, prune("checkpoint", 1, CHECKPOINT["crc32"])]).runs["c1-0"]
+    assert (pruned.checkpoint, pruned.step) == (None, 20)
+    other = CHECKPOINT["crc32"] + 1
+    assert replayed([*records, prune("checkpoint", 1, other)]).runs["c1-0"].checkpoint_step == 20
+    ended = [RUN, begin(1), end(1, "completed")]
+    of = ended[-1]["time"]
+    for attempt, time, expected in ((1, of, 9.0), (1, of + 1, None), (2, of, None)):
+        ending = replayed([*ended, prune("weights", attempt, time)]).runs["c1-0"].ending
+        assert ending is not None
+        assert ending.pruned == expected
+
+
+def test_a_record_of_a_kind_that_is_not_known_changes_nothing() -> None:
+    records = [RUN, begin(1), end(1, "completed")]
+    later = [{"kind": "verdict", "run_id": "c1-0", "time": 1.0}, {"kind": "note", "text": "x", "time": 1.0}]
+    assert replayed([*records, *later]) == replayed(records)
+
+
+def test_a_snapshot_of_a_program_with_fewer_kinds_of_records_is_passed_over(tmp_path: Path) -> None:
+    layout = Layout.of(tmp_path)
+    layout.ledger.mkdir()
+    layout.snapshot.write_bytes(encode({"kind": "snapshot", "version": 1, "segments": {}, "bytes": 0}))
+    loaded, positions, notices = load_snapshot(layout)
+    assert (loaded.state(), positions, notices) == (State(), {}, ())
 
 
 def test_the_checkpoint_of_a_stopped_run_is_the_next_attempts() -> None:

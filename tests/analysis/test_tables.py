@@ -60,7 +60,7 @@ def test_runs_that_have_not_ended_have_their_row_too(writer: Writer, results: Pa
     writer.evaluation("c1-1", 1, evaluation(30))
     writer.end("c1-2", 1, ending("failed", 10, None), {}, b"")
     writer.end("c1-3", 1, ending("stopped", 20), {}, b"")
-    rows = {row["run_id"]: row for row in runs_table(read(results).runs_of(None)).to_pylist()}
+    rows = {row["run_id"]: row for row in runs_table(read(results)).to_pylist()}
     statuses = {run_id: row["status"] for run_id, row in rows.items()}
     assert statuses == {"c1-0": "waiting", "c1-1": "running", "c1-2": "failed", "c1-3": "stopped"}
     running = rows["c1-1"]
@@ -170,7 +170,7 @@ def test_batches_of_runs_make_one_table(
 def test_a_value_that_does_not_fit_is_told_with_its_column(writer: Writer, results: Path) -> None:
     train(writer, run_json(), ending(trainable="many"))
     with pytest.raises(StoreError, match="does not fit the column 'trainable'"):
-        runs_table(read(results).runs_of(None))
+        runs_table(read(results))
 
 
 def test_what_died_writers_left_is_cleared(writer: Writer, results: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_column_takes_the_narrowest_kind_that_holds_all(values: list[Any], exp
 def test_dotted_columns_stand_beside_the_others(writer: Writer, results: Path) -> None:
     train(writer, run_json("c1", low_rank={"rank": 4}, device="mine"), ending())
     train(writer, run_json("c2", backbone="trained"), ending())
-    wide = spread(runs_table(read(results).runs_of(None)))
+    wide = spread(runs_table(read(results)))
     assert wide["low_rank.rank"].to_pylist() == [4, None]
     assert wide["backbone"].to_pylist() == [None, "trained"]
     assert wide["sst.accuracy"].to_pylist() == [0.5, 0.5]
@@ -245,7 +245,7 @@ def test_dotted_columns_stand_beside_the_others(writer: Writer, results: Path) -
 def test_settings_with_their_defaults_are_what_the_columns_show(writer: Writer, results: Path) -> None:
     run = run_json(low_rank={"kind": "lora"}) | {"settings": {"low_rank": {"kind": "lora", "rank": 8}}}
     train(writer, run, ending())
-    assert spread(runs_table(read(results).runs_of(None)))["low_rank.rank"].to_pylist() == [8]
+    assert spread(runs_table(read(results)))["low_rank.rank"].to_pylist() == [8]
 
 
 def test_a_sweep_is_asked_for_by_name(writer: Writer) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.store import read
+from analysis.store import Writer, read, weights_path
 from mtbert.__main__ import main
 from tests.mtbert.data.files import cs224n_folder
 
@@ -79,3 +79,16 @@ def test_a_run_that_is_not_there_is_told(
 ) -> None:
     assert main([command, "zzz", "--results", str(place / "results")]) == 2
     assert "run 'zzz': expected the id of one run in" in capsys.readouterr().err
+
+
+def test_what_can_be_asked_of_a_pruned_run_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, run_id = place / "results", run_of(place)
+    path = weights_path(results, run_id)
+    kept = path.read_bytes()
+    with Writer(results) as writer:
+        writer.prune(run_id, "weights")
+        path.unlink()
+    assert main(["predict", run_id, "--results", str(results), "--text", "x"]) == 2
+    assert f"run {run_id}: its weights were pruned on " in capsys.readouterr().err
+    path.write_bytes(kept)  # a copy from elsewhere is as good
+    assert main(["predict", run_id, "--results", str(results), "--text", "x"]) == 0

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from analysis.store.evaluations import Evaluations
 from analysis.store.records import EvaluationText
-from analysis.store.state import Evaluations, RunState, State
+from analysis.store.state import RunState, State
 from mtbert.schema import ConfigError, build
 from sweeps.plan import Aims
 from sweeps.rungs import Rungs, targets, trust

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.store.errors import Fenced, StoreError, told
@@ -116,6 +117,33 @@ def living_drivers(results: str | Path) -> dict[str, str | None]:
         if driver_alive(results, path.stem):
             with told(path, "read"):
                 found[path.stem] = _sweep_of(path)
+    return found
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A driver that lives here, or one of another machine whose lock file lies here: nobody can ask that."""
+
+    sweep: str | None
+    here: bool
+    since: float  # seconds since 1970, by its own clock
+
+
+def sighted_drivers(results: str | Path) -> dict[str, Sighting]:
+    """The drivers that live on this machine, and those of others whose lock files lie here.
+
+    For whoever only looks on: not every file system passes locks between machines, and a driver that ends
+    removes its file.
+    """
+    living, found = living_drivers(results), {}
+    for path in sorted(Layout.of(results).drivers.glob("*.lock")):
+        with told(path, "read"):
+            try:
+                who = json.loads(path.read_text(encoding="utf-8"))
+            except (FileNotFoundError, json.JSONDecodeError):  # it has just ended, or just begun
+                continue
+        if path.stem in living or who["host"] != socket.gethostname():
+            found[path.stem] = Sighting(who["sweep"], path.stem in living, who["time"])
     return found
 
 

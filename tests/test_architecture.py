@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 COMMANDS = re.compile(r"mtbert/(__main__|commands/\w+)\.py")
 """Where the commands are put together, which write to the ledger: no library, and nothing may import it."""
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
 """Where a module is not called as what one installs."""
 STANDARD_LIBRARY_ALONE = ("techniques.py", "schema.py", "configuration.py", "run.py", "records.py")
 HEAVY = ("ray", "optuna", "pyarrow", "duckdb", "pandas", "transformers", "peft", "datasets", "matplotlib")

@@ -1,0 +1,1 @@
+"""Runs as other tools show them: written from the ledger, and read by nothing here."""

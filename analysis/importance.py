@@ -35,6 +35,8 @@ REPEATS = 50
 """How often the points are resampled, and how often axes are shuffled."""
 CHANCE = 0.05
 """An axis that chance brings as far more often than so may be noise."""
+UNSTEERED = ("random", "quasi_random")
+"""Samplers that choose points whatever the others came to."""
 TAIL = 2.5
 """Percent of the resamples beyond either end of a 95% interval."""
 
@@ -84,11 +86,18 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """The axes of a sweep, the most important first, and what they were judged by."""
+    """The axes of a sweep, the most important first, and what they were judged by.
+
+    Attributes:
+        best: how many of the points count as the best.
+        steered: by which sampler, where it chose the points by what had come before: they then differ along
+            several axes at once, which share what each did.
+    """
 
     by: str
     points: int
     best: int
+    steered: str | None
     places: Places
     axes: tuple[Importance, ...]
 
@@ -126,7 +135,9 @@ def importances(
     known = distributions(declared.declaration.get("axes") or {}, list(told.values()))
     with quiet():
         found = judged(points, {axis: known[axis] for axis in axes}, repeats)
-    return Importances(by, len(points), count_best(len(points)), placed, found)
+    sampler = (declared.declaration.get("sampler") or {}).get("name")
+    steered = None if sampler in UNSTEERED else sampler
+    return Importances(by, len(points), count_best(len(points)), steered, placed, found)
 
 
 def judged(points: Sequence[Point], space: Space, repeats: int) -> tuple[Importance, ...]:
@@ -236,10 +247,12 @@ def _among_best(points: Sequence[Point], axis: str) -> str:
     """The values of an axis among the best points: the range of numbers, or the commonest of others."""
     ordered = sorted(points, key=lambda point: -point.place)[: count_best(len(points))]
     found = [point.values[axis] for point in ordered if axis in point.values]
-    if found and all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in found):
+    if not found:
+        return "-"
+    if all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in found):
         low, high = min(found), max(found)
         return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    ((value, count),) = Counter(map(str, found)).most_common(1) or (("-", 0),)
+    ((value, count),) = Counter(map(str, found)).most_common(1)
     return f"{value} in {count} of {len(ordered)}"
 
 

@@ -55,10 +55,15 @@ def in_words(found: Importances) -> str:
         )
     named = _joined([f"{each.axis} ({_why(each)})" for each in sure])
     said = f"What {found.by} hangs on beyond chance: {named}."
-    if not rest:
-        return said
-    others = "the other axis" if rest == 1 else f"the other {rest} axes"
-    return f"{said} Of {others}, {found.points} points do not tell: chance brings as much."
+    if found.steered:
+        said += (
+            f" The search ({found.steered}) chose its points by what came before: axes that it moved "
+            "together share what one of them did, which sweeps/ablation.py around its winner tells apart."
+        )
+    if rest:
+        others = "the other axis" if rest == 1 else f"the other {rest} axes"
+        said += f" Of {others}, {found.points} points do not tell: chance brings as much."
+    return said
 
 
 def _why(each: Importance) -> str:

@@ -150,7 +150,7 @@ def searched(results: Path) -> Path:
                 "low_rank.targets": [["query", "value"][index % 2]],
                 "smart": None,
             }
-            declaration = {"sweep": "search", "kind": "search", "axes": axes, "objective": "score"}
+            declaration = {"sweep": "search", "kind": "search", "axes": axes, "sampler": {"name": "tpe"}}
             writer.declare(declaration, [{"run": run, "point": point}])
             attempt = writer.begin(run, "search").attempt
             assert attempt is not None
@@ -171,6 +171,7 @@ def test_the_command_says_what_matters_and_what_cannot_be_told(searched: Path, c
     assert "Of the other axis, 12 points do not tell" in shown
     assert "8 of the points were stopped" in shown
     assert "1 more have shown nothing" in shown
+    assert "The search (tpe) chose its points by what came before" in shown
     assert "smart" not in shown  # it has one value
     assert main(["importance", str(searched), "--sweep", "search", "--format", "json"]) == 0
     rank, targets = json.loads(capsys.readouterr().out)

@@ -110,7 +110,8 @@ def errors_shown(table: pa.Table, fields: Sequence[str]) -> RenderableType:
 
 def as_text(shown: RenderableType, width: int | None = None) -> str:
     """What a terminal would show, as text without colours."""
-    console = Console(width=width or terminal_width(), file=io.StringIO(), color_system=None)
+    room = width or terminal_width()
+    console = Console(width=room, file=io.StringIO(), color_system=None, force_jupyter=False)
     console.print(shown)
     output: io.StringIO = console.file  # type: ignore[assignment]
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"

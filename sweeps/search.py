@@ -113,7 +113,11 @@ class SearchLaunch(Launch):
         best = self.quest.best(self.state)
         last = unkept(self.quest, self.state) if best is None else self._write(best)
         shown = [*finals(self.quest, self.state), *self._provisional(), *([] if last is None else [last])]
-        return shown, super().answer()[1]
+        following = super().answer()[1]
+        if best is not None:
+            named = f"{self.search.name} --results {shlex.quote(self.settings.results)}"
+            following.append(f"python sweeps/finalise.py {named} --to FORM FOLDER")
+        return shown, following
 
     def closing(self, halt: Halt | None) -> str:
         """Why the search ended, at how many points, and what it has used up."""

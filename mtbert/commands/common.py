@@ -43,5 +43,6 @@ def say_ending(run: Run, ended: Mapping[str, Any], results: str) -> int:
         return FAILED
     say(f"\nresults in {results}; next:")
     say(f"  python -m mtbert predict {run.run_id} --results {results} --text 'A fine film .'")
+    say(f"  python -m mtbert export {run.run_id} --results {results} --to transformers FOLDER")
     say(f"  python -m analysis runs {results}")
     return 0

@@ -103,6 +103,11 @@ class FinalModel:
         """Those with labels that the runs have not seen."""
         return [split for split in UNSEEN if self.material.labelled(split)]
 
+    def is_looked_at(self, split: str) -> bool:
+        """Whether all of the runs have been looked at on a split before."""
+        examples, runs = self.material.examples_of(split), replicates(self.state, self.config_id)
+        return all(self.record.look(run.run_id, split, examples) is not None for run in runs)
+
     def looked(self) -> list[Measure]:
         """The runs on these splits, each run once, whoever asks again."""
         found: list[Measure] = []

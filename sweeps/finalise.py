@@ -75,9 +75,10 @@ def _finish(final: FinalModel, to: tuple[Form, Path] | None, console: Console) -
     """Looks once at what is unseen, exports, predicts, and says so."""
     for notice in final.already_looked_at():
         _say(console, notice)
-    if final.splits:
-        _say(console, f"Looking at {' and '.join(final.splits)}, once with each seed")
-    else:
+    for split in final.splits:
+        if not final.is_looked_at(split):
+            _say(console, f"Looking at {split}, once with each seed")
+    if not final.splits:
         _say(console, "Nothing with labels is unseen: give --holdout, or test files with labels")
     looked, run_id = final.looked(), final.best.run_id
     if to is None:

@@ -110,6 +110,8 @@ def test_the_same_command_again_does_nothing_twice(
         line for line in first if line.startswith("holdout")
     ] != []  # fmt: skip
     assert f"Model: {tmp_path / 'model'} (there already)" in again
+    said = "Looking at holdout, once with each seed"
+    assert (said in first, said in again) == (True, False)
 
 
 def test_the_part_of_train_that_was_held_out_is_told_over_all_seeds(

@@ -135,7 +135,7 @@ def cell(value: Any) -> str:
             return f"{value:.0f}" if abs(value) > 1 else f"{value:.1f}"
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 100_000 else str(value)
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return cell(", ".join(value) or None)
     text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())

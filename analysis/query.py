@@ -106,7 +106,7 @@ class Sources:
         if self.run_ids is not None and "sweep" in source.schema.names:
             source = source.filter(pc.field("sweep") == self.sweep)
         elif self.run_ids is not None and "run_id" in source.schema.names:
-            source = source.filter(pc.field("run_id").isin(self.run_ids))
+            source = source.filter(pc.field("run_id").isin(pa.array(self.run_ids, pa.string())))
         return spread(self._with_the_living(source.to_table())) if name == "runs" else source
 
     def _source(self, name: str) -> ds.Dataset:

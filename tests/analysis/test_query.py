@@ -68,6 +68,12 @@ def test_a_sweep_narrows_every_table(filled: Path) -> None:
     assert query(filled, "select distinct sweep from sweeps", "small").to_pylist() == [{"sweep": "small"}]
 
 
+def test_a_sweep_without_runs_has_empty_tables(writer: Writer, filled: Path) -> None:
+    writer.declare({"sweep": "new", "kind": "grid", "objective": "score"}, [])
+    for table in ("runs", "sweeps", "evaluations", "predictions"):
+        assert query(filled, f"select * from {table}", "new").num_rows == 0
+
+
 def test_a_running_sweep_answers_as_far_as_it_is(writer: Writer, filled: Path) -> None:
     writer.compact()
     writer.begin(run_json("new"))

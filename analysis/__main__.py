@@ -7,7 +7,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from analysis.commands import best, effects, importance, merge, mirror, prune, runs, sql, study, tag, watch
+from analysis.commands import (
+    best,
+    effects,
+    importance,
+    merge,
+    mirror,
+    prune,
+    report,
+    runs,
+    sql,
+    study,
+    tag,
+    watch,
+)
 from analysis.store.errors import StoreError
 
 
@@ -28,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (best, runs, effects, importance, sql, study, watch, mirror, tag, merge, prune):
+    for module in (best, runs, effects, importance, report, sql, study, watch, mirror, tag, merge, prune):
         module.add(commands)
     return parser
 

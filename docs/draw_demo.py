@@ -1,6 +1,5 @@
 """Draws docs/demo.svg, the README's picture, from runs on the embedded model and data.
 
-./py -m pip install -e '.[plot]' -c constraints.txt
 ./py sweeps/lora_grid.py
 ./py -m mtbert train examples/probe.yaml --seed 0    # and --seed 1; full.yaml likewise
 ./py docs/draw_demo.py results
@@ -16,7 +15,7 @@ import matplotlib
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.plots import configuration_scores
+from analysis.plots.scores import configuration_scores
 from analysis.query import query
 
 RUNS = """

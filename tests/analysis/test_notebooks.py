@@ -16,8 +16,10 @@ NOTEBOOKS = sorted((ROOT / "analysis" / "notebooks").glob("*.ipynb"))
 STORE = Path(__file__).parent / "store"
 """Real sweeps of a few steps over the demo; `store/README.md` says how they were made."""
 SAID = {
+    "best_configs": "on other seeds and dev examples",
     "ablations": "without low_rank",
     "published_tables": "table 004/6",
+    "search_dynamics": "of the variance",
 }
 """What must come out of each."""
 

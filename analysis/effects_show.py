@@ -79,10 +79,12 @@ def _ablation_in_words(found: Effects) -> str:
             said.append(f"{verb}: {_joined(told)}.")
     rest = len(changes) - len(sure)
     if rest:
-        width = max(each.difference.half_width for each in changes if each not in sure and each.difference)
+        widths = [each.difference.half_width for each in changes if each not in sure and each.difference]
         which = "None of the changes is" if not sure else f"Of the other {rest}, none is"
         which = "The other is not" if sure and rest == 1 else which
-        said.append(f"{which} told from chance, which moves a difference by up to {_size(width, found.by)}.")
+        said.append(
+            f"{which} told from chance, with intervals of {_sizes(widths, found.by)}; more seeds narrow them."
+        )
     return " ".join(said) or "No change has come to a result yet."
 
 
@@ -131,7 +133,7 @@ def _note(found: Effects) -> str:
     unit = "Differences in points, hundredths of the metric. " if _in_points(found.by) else ""
     if found.noise is None:
         return f"{unit}With more seeds there would be intervals."
-    freedom = f"{found.noise.freedom} degrees of freedom"
+    freedom = f"{found.noise.freedom} degree{'s' if found.noise.freedom != 1 else ''} of freedom"
     if found.replicated:
         paired = "paired by seeds, with " if found.seeds > 1 else "with "
         noise = f"{paired}the noise of all configurations together ({freedom})"
@@ -160,11 +162,13 @@ def _interval(difference: Estimate | None, by: str) -> str:
         return "-"
     factor, digits = (100, ".2f") if _in_points(by) else (1, ".4g" if abs(difference.value) >= 1e4 else ".4f")
     spread = "" if math.isnan(difference.error) else f" ± {factor * difference.half_width:{digits}}"
-    return f"{factor * difference.value:+{digits}}{spread}".replace("-", "−", 1)
+    value = f"{factor * difference.value:+{digits}}"
+    return value.replace("-", "−" if float(value) else "+") + spread
 
 
-def _size(width: float, by: str) -> str:
-    return f"±{100 * width:.2f} points" if _in_points(by) else f"±{width:.4g}"
+def _sizes(widths: Sequence[float], by: str) -> str:
+    told = [f"±{100 * each:.2f}" if _in_points(by) else f"±{each:.4g}" for each in (min(widths), max(widths))]
+    return " to ".join(dict.fromkeys(told)) + (" points" if _in_points(by) else "")
 
 
 def _in_points(by: str) -> bool:
@@ -183,7 +187,8 @@ def _saved(base: float | None, own: float | None) -> str:
     if base is None or own is None:
         return "-"
     saved = base - own
-    return f"{saved:,.0f}" if abs(saved) >= 100 or saved == 0 else f"{saved:.1f}"
+    told = f"{saved:,.0f}" if abs(saved) >= 100 or saved == 0 else f"{saved:.1f}"
+    return told.replace("-", "−")
 
 
 def _cost(each: Effect) -> float:

@@ -183,7 +183,7 @@ def picture(seen: Watched, now: float, rows: int | None = None, bars: bool = Tru
         shown = seen.ranking[:rows]
         lines.append(ranking_table(shown, leader=leader_of(seen.ranking)))
         rest = len(seen.ranking) - len(shown)
-        lines += [Text(f"and {rest} more configurations (--limit)")] if rest > 0 else []
+        lines += [Text(f"and {rest} more (--limit)")] if rest > 0 else []
     return Group(*lines)
 
 

@@ -68,7 +68,7 @@ def test_it_shows_what_is_in_flight_what_ended_and_the_ranking(sweep: Writer) ->
     assert lines[1] == "rank 4, seed 0  50/100  score 0.5500"
     assert lines[2].startswith("score: mean ± ")
     assert [line.split()[:2] for line in lines if line.startswith("1 ")] == [["1", "0.7000"]]
-    assert "and 1 more configurations" in as_text(picture(found, 0.0, rows=1, bars=False), 100)
+    assert "and 1 more (--limit)" in as_text(picture(found, 0.0, rows=1, bars=False), 100)
 
 
 def test_the_time_left_is_the_rest_of_the_runs_at_the_pace_so_far(

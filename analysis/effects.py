@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import fdtrc
 
 from analysis.factors import Factor, Result, factors_of_fields, factors_of_points
-from analysis.least_squares import Fit, against_average, indicators, level_row, noise_of
+from analysis.least_squares import Fit, Model, indicators, level_row, noise_of
 from analysis.ranking import check_metric, ended_runs, mean, objective, seconds, value
 from analysis.stats import Estimate, Noise, holm, paired_difference
 from analysis.store.errors import StoreError
@@ -154,40 +154,6 @@ def fitted(
     if not named:
         axes.sort(key=_weight)
     return Effects(by, kind, tuple(axes), tuple(joint), noise, replicated, len(seeds))
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """The additive model: a constant, then a block of columns for each factor, then the seeds'."""
-
-    factors: Sequence[Factor]
-    blocks: Sequence[np.ndarray]
-    seeds: np.ndarray
-    fit: Fit
-
-    @staticmethod
-    def of(factors: Sequence[Factor], seeds: Sequence[int], count: int, values: np.ndarray) -> Model:
-        blocks = [against_average(factor.of, len(factor.levels)) for factor in factors]
-        of_seeds = against_average(seeds, count)
-        design = np.hstack([np.ones((len(values), 1)), *blocks, of_seeds])
-        return Model(factors, blocks, of_seeds, Fit.of(design, values))
-
-    def row(self, at: int, level: int) -> np.ndarray:
-        """The effect of a factor's level as a combination of the coefficients."""
-        row = np.zeros(self.fit.design.shape[1])
-        start = 1 + sum(block.shape[1] for block in self.blocks[:at])
-        row[start : start + self.blocks[at].shape[1]] = level_row(level, len(self.factors[at].levels))
-        return row
-
-    def mean(self, at: int, level: int) -> float | None:
-        """What a level comes to where every other factor is at its average."""
-        row = self.row(at, level)
-        row[0] = 1
-        parent = self.factors[at].parent
-        if parent is not None:
-            row += self.row(parent, 1)
-        found = self.fit.estimate(row, None)
-        return None if found is None else found.value
 
 
 def _effect(

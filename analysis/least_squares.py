@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.factors import Factor
 from analysis.stats import Estimate, Noise
 
 SAME = 1e-9
@@ -109,3 +110,37 @@ def indicators(labels: Sequence[object]) -> np.ndarray:
     """A column for each label. float64 [runs, labels]"""
     known = list(dict.fromkeys(labels))
     return np.array([[float(label == each) for each in known] for label in labels])
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The additive model: a constant, then a block of columns for each factor, then the seeds'."""
+
+    factors: Sequence[Factor]
+    blocks: Sequence[np.ndarray]
+    seeds: np.ndarray
+    fit: Fit
+
+    @staticmethod
+    def of(factors: Sequence[Factor], seeds: Sequence[int], count: int, values: np.ndarray) -> Model:
+        blocks = [against_average(factor.of, len(factor.levels)) for factor in factors]
+        of_seeds = against_average(seeds, count)
+        design = np.hstack([np.ones((len(values), 1)), *blocks, of_seeds])
+        return Model(factors, blocks, of_seeds, Fit.of(design, values))
+
+    def row(self, at: int, level: int) -> np.ndarray:
+        """The effect of a factor's level as a combination of the coefficients."""
+        row = np.zeros(self.fit.design.shape[1])
+        start = 1 + sum(block.shape[1] for block in self.blocks[:at])
+        row[start : start + self.blocks[at].shape[1]] = level_row(level, len(self.factors[at].levels))
+        return row
+
+    def mean(self, at: int, level: int) -> float | None:
+        """What a level comes to where every other factor is at its average."""
+        row = self.row(at, level)
+        row[0] = 1
+        parent = self.factors[at].parent
+        if parent is not None:
+            row += self.row(parent, 1)
+        found = self.fit.estimate(row, None)
+        return None if found is None else found.value

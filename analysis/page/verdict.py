@@ -17,7 +17,7 @@ _NAMED = 3
 """Configurations that are named in a sentence; of more, their number is."""
 _WORTH = 30
 """More seeds than this, nobody trains to tell two configurations apart."""
-_OPEN = ("waiting", "running", "interrupted", "stopped")
+_OPEN = ("waiting", "running", "interrupted")
 
 
 def verdict(subject: Subject, findings: Findings) -> Section:
@@ -140,7 +140,7 @@ def _cost(findings: Findings, best: Candidate) -> str:
 
 def _next(subject: Subject, findings: Findings) -> Iterator[str | Markup]:
     """What would make the answer surer or better, the most telling first."""
-    left = sum(subject.statuses[status] for status in _OPEN[:3])
+    left = sum(subject.statuses[status] for status in _OPEN)
     if left:
         yield f"Go on: {count(left, 'run')} of {len(subject.runs)} have not ended; the same command resumes."
     if subject.statuses["failed"]:
@@ -148,7 +148,10 @@ def _next(subject: Subject, findings: Findings) -> Iterator[str | Markup]:
             count(subject.statuses["failed"], "run"), Markup("<code>--retry-failed</code>")
         )
     if findings.best is None:
-        if not left:
+        held = subject.statuses["stopped"]
+        if held:
+            yield f"Go on: {count(held, 'run')} held at a rung; the same command takes the best further."
+        elif not left:
             yield "Correct what failed, or choose an objective that the runs have, and run it again."
         return
     yield from _seeds(findings, findings.best)

@@ -78,8 +78,9 @@ def history(frame: pd.DataFrame, axes: Axes, name: str = "score") -> Axes:
         frame: columns `order`, `value`, `whole` (whether it went to its end) and `best` (so far, or nan).
     """
     whole, early = frame[frame["whole"]], frame[~frame["whole"]]
-    axes.step(frame["order"], frame["best"], where="post", color=INK, linewidth=1.4, label="best so far")
-    axes.plot(whole["order"], whole["value"], "o", color=BLUE, markersize=5, label="to its end")
+    if len(whole):
+        axes.step(frame["order"], frame["best"], where="post", color=INK, linewidth=1.4, label="best so far")
+        axes.plot(whole["order"], whole["value"], "o", color=BLUE, markersize=5, label="to its end")
     if len(early):
         axes.plot(
             early["order"],

@@ -171,6 +171,10 @@ MISSING: list[tuple[Callable[[Path], Any], dict[str, str]]] = [
     ),
     (written(gain=0.0, scatter=0.01), {"verdict": "may be as good"}),
     (
+        written(kind="search", seeds=1, statuses=all_runs("stopped")),
+        {"verdict": "Go on: 4 runs held at a rung", "progress": "4 points tried, 0 to their ends"},
+    ),
+    (
         written(declaration={"constraints": ["trainable<=1%", "para.accuracy>=0.99"]}),
         {"verdict": "none of 4 configurations may be chosen (breaks para.accuracy>=0.99)"},
     ),

@@ -81,7 +81,8 @@ def importance_of_axes(subject: Subject) -> Markup:
     try:
         found = importances(subject.state, subject.sweep, subject.objective)
     except StoreError as error:
-        return joined([heading, note(f"{error}.")])
+        said = str(error)
+        return joined([heading, note(f"{said[0].upper()}{said[1:]}.")])
     return joined([heading, paragraph(what_matters(found)), _chart(found), _listing(found)])
 
 

@@ -78,7 +78,7 @@ def _table(subject: Subject, findings: Findings) -> Markup:
         rows.append(
             [
                 each.place,
-                each.name + (f" ({each.reason})" if each.reason else ""),
+                _called(each),
                 spread(each.mean, each.row.half_width),
                 each.row.runs,
                 "" if lead is None else _behind(lead),
@@ -88,6 +88,12 @@ def _table(subject: Subject, findings: Findings) -> Markup:
             ]
         )
     return table(f"Configurations by {subject.objective}", headers, rows, text=(1,))
+
+
+def _called(each: Candidate) -> Markup:
+    """Its name, why it cannot be the best, and what it is."""
+    name = Markup("{}").format(each.name + (f" ({each.reason})" if each.reason else ""))
+    return name + Markup("<br><small>{}</small>").format(each.words) if each.words else name
 
 
 def _behind(lead: Lead) -> str:

@@ -38,6 +38,7 @@ class Candidate:
         place: in the ranking, from 1 on.
         name: what tells it apart, in words.
         short: the same, or its place, as a chart's label.
+        words: its point, where the name does not say it; else empty.
         point: value by axis.
         runs: those that have a value, by seed.
         reason: why it is not among those of which the best is chosen; empty for those.
@@ -46,6 +47,7 @@ class Candidate:
     place: int
     name: str
     short: str
+    words: str
     point: Mapping[str, Any]
     runs: tuple[RunState, ...]
     row: RankedConfiguration
@@ -111,12 +113,14 @@ class Subject:
         points = {row.config_id: self._point(row) for row in ordered}
         names = _names(ordered, points)
         brief = all(len(name) <= SHORT for name in names)
+        axes = differing(points.values())
         found = []
         for place, (row, name) in enumerate(zip(ordered, names, strict=True), 1):
             runs = sorted((self.state.runs[run_id] for run_id in row.run_ids), key=lambda run: run.seed)
             short, point = name if brief else f"#{place}", points[row.config_id]
+            words = described(point, axes) if len(axes) > MOST_FIELDS else ""
             reason = reasons[row.config_id]
-            found.append(Candidate(place, name, short, point, tuple(runs), row, reason))
+            found.append(Candidate(place, name, short, words, point, tuple(runs), row, reason))
         return found
 
     @property

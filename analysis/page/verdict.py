@@ -31,6 +31,7 @@ def verdict(subject: Subject, findings: Findings) -> Section:
             joined(
                 Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(term, said)
                 for term, said in (
+                    *([("What it is", findings.best.words)] if findings.best.words else []),
                     ("By how much", _by_how_much(findings)),
                     ("How sure", _how_sure(findings)),
                     ("At what cost", _cost(findings, findings.best)),

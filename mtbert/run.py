@@ -15,7 +15,7 @@ from typing import Any
 from mtbert.configuration import Configuration, parse
 from mtbert.schema import plain
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised by hand when a fix changes results, or a default changes: old runs are then not comparable."""
 
 

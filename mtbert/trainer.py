@@ -176,7 +176,8 @@ class Trainer:
         on_dev, on_train = self._metrics(member, dev, "dev"), self._metrics(member, train, "train")
         summary = summarised(self._data.tasks, on_dev)
         found += rows("dev", on_dev) + rows("train", on_train) + rows("dev", {"": summary})
-        self._keep(group, member, self._metrics(member, compared, "dev"), dev if whole else {}, found)
+        on_compared = self._metrics(member, compared, "dev")
+        self._keep(group, member, on_compared, dev if whole else {}, found, summary["score"])
         record = {"step": member.step, "epoch": member.epoch, "rows": found, "score": summary["score"]}
         return record, True
 
@@ -212,11 +213,16 @@ class Trainer:
         compared: dict[str, dict[str, float | None]],
         whole: dict[str, Predictions],
         found: list[Row],
+        score: float | None,
     ) -> None:
-        """Keep this step's weights if they are the best so far, or the last where that is asked for."""
+        """Keep this step's weights if they are the best so far, or the last where that is asked for.
+
+        Args:
+            compared: metrics on what every evaluation sees, by which the best is chosen.
+            whole: predictions for all of dev, if these were made; `found` and `score` are then of all of it.
+        """
         keep = member.configuration.evaluation.keep
-        summary = summarised(self._data.tasks, compared)
-        value = summary.get(keep)
+        value = summarised(self._data.tasks, compared).get(keep)
         if keep in member.tasks:
             value = compared.get(keep, {}).get(member.tasks[keep].metric)
         best = member.best
@@ -228,7 +234,7 @@ class Trainer:
         columns = columns_of(whole, self._data, "dev") if whole else {}
         state = {name: tensor.cpu() for name, tensor in group.state_of(member.run.run_id).items()}
         dev_rows = [row for row in found if row[0] == "dev"]
-        member.best = Best(member.step, value, state, columns, dev_rows, summary["score"])
+        member.best = Best(member.step, value, state, columns, dev_rows, score)
 
     def _end(self, group: Group, member: Member, status: str) -> Ended:
         """Close the run's book; the kept weights are evaluated on all of dev where they were not."""

@@ -189,6 +189,19 @@ def test_what_is_kept_from_a_limited_evaluation_is_evaluated_on_all_of_dev_in_th
     assert len(end.predictions["task"]) == 3 * 40
 
 
+def test_a_last_step_that_is_kept_has_its_score_on_all_of_dev(
+    backbone: Backbone, data: TokenisedData
+) -> None:
+    evaluation = {"every": 2, "dev_limit": 10, "keep": "last"}
+    changes = {"low_rank": toys.lora(), "training": {"steps": 6}}
+    events = trained(data, backbone, **changes, evaluation=evaluation)
+    whole = toys.ended(trained(data, backbone, **changes, evaluation={"every": None})).record
+    end = toys.ended(events).record
+    assert end["kept_step"] == 6
+    assert end["score"] == whole["score"]
+    assert end["score"] == toys.evaluations(events)[-1]["score"]
+
+
 def constant(data: TokenisedData) -> TokenisedData:
     """The same with one label for all of STS's dev set."""
     splits = dict(data.splits)

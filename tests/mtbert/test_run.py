@@ -133,7 +133,7 @@ def defaults() -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{field.name}", plain(default_of(field))
 
 
-DEFAULTS_OF_VERSION = 1
+DEFAULTS_OF_VERSION = 2
 DEFAULTS = {
     "TaskLowRank.rank": None,
     "TaskLowRank.alpha": None,

@@ -1,7 +1,7 @@
 """A sweep as an Optuna study, for optuna-dashboard and whatever else reads one: made from the ledger.
 
 Each point of the sweep is one trial, its replicates by their mean. The samplers' own study is another
-(`sweeps/study.py`): it tells what was stopped in the state from which a sampler learns, this one as a
+(`sweeps/search/study.py`): it tells what was stopped in the state from which a sampler learns, this one as a
 person expects to see it.
 """
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from analysis.store.reader import Reader
 from analysis.store.state import FINAL, RunState, State
 from sweeps.declare import Search
-from sweeps.study import History, trials
+from sweeps.search.study import History, trials
 
 
 class Said(NamedTuple):

@@ -179,10 +179,10 @@ class CountingMaterial(IdleMaterial):
 
 def search_of(name: str) -> Search:
     """The search of that name: the same space each time, so that one learns from those before it."""
-    from sweeps.budget import Budget
     from sweeps.declare import Search
-    from sweeps.rungs import Rungs
-    from sweeps.space import parse_space
+    from sweeps.search.budget import Budget
+    from sweeps.search.rungs import Rungs
+    from sweeps.search.space import parse_space
 
     base = {"low_rank": {"kind": "lora"}, "training": {"steps": STEPS}, "evaluation": {"every": EVERY}}
     space = {
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from sweeps.exits import reported
-    from sweeps.search import SearchLaunch
+    from sweeps.search.launch import SearchLaunch
     from sweeps.settings import Settings
 
     results, witness, name = sys.argv[1:] if argv is None else argv

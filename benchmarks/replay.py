@@ -18,13 +18,13 @@ from analysis.store.evaluations import Evaluations
 from analysis.store.records import EvaluationText
 from analysis.store.state import Ending, RunState, State, SweepState
 from benchmarks.learning_curves import AXES, BASE, EVERY, STEPS, Curve
-from sweeps.budget import Budget
 from sweeps.declare import DeclaredRun, Search
 from sweeps.plan import choose, outlook
-from sweeps.quest import Quest
-from sweeps.rungs import Rungs
-from sweeps.space import parse_space
-from sweeps.study import Sampler
+from sweeps.search.budget import Budget
+from sweeps.search.quest import Quest
+from sweeps.search.rungs import Rungs
+from sweeps.search.space import parse_space
+from sweeps.search.study import Sampler
 
 GRACES, REDUCTION = (3 * EVERY, 9 * EVERY), 3
 """Where the first rung may be: this project takes the earlier one, the others are shown with each."""

@@ -33,14 +33,14 @@ from rich.console import Console
 from analysis.store import read
 from benchmarks.common import apart, describe_machine, table
 from benchmarks.fake import IdleMaterial
-from sweeps.budget import Budget
 from sweeps.declare import Grid, Search
 from sweeps.launch import Launch
 from sweeps.placement import usable_cores
-from sweeps.search import SearchLaunch
+from sweeps.search.budget import Budget
+from sweeps.search.launch import SearchLaunch
+from sweeps.search.space import parse_space
+from sweeps.search.study import Sampler
 from sweeps.settings import Settings
-from sweeps.space import parse_space
-from sweeps.study import Sampler
 
 MB = 1e6
 SAMPLE_SECONDS = 0.5

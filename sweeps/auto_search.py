@@ -25,14 +25,14 @@ from rich.console import Console
 from mtbert.configuration import parse
 from mtbert.inputs import read_yaml
 from mtbert.schema import ConfigError, build
-from sweeps.budget import Budget
 from sweeps.declare import Search
 from sweeps.file import Declared, usual_space
 from sweeps.flags import Parser, add_carrying_out, add_experiment, experiment, positive, settings
-from sweeps.rungs import Rungs
+from sweeps.search.budget import Budget
+from sweeps.search.rungs import Rungs
+from sweeps.search.study import SAMPLERS, Sampler
+from sweeps.search.terms import COSTS
 from sweeps.start import command, start
-from sweeps.study import SAMPLERS, Sampler
-from sweeps.terms import COSTS
 
 TOP_K, SEEDS_AT_END = 3, 3
 OCCUPIED = (

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from mtbert.configuration import Configuration, parse, with_values, without
 from mtbert.run import Run
 from mtbert.schema import ConfigError, plain
-from sweeps.budget import Budget
-from sweeps.points import configuration_at, point_of
-from sweeps.rungs import Rungs
-from sweeps.space import Point, Space, spoken
-from sweeps.study import WEIGHS, Sampler
-from sweeps.terms import COSTS, Cost, Terms, parse_constraints
+from sweeps.search.budget import Budget
+from sweeps.search.points import configuration_at, point_of
+from sweeps.search.rungs import Rungs
+from sweeps.search.space import Point, Space, spoken
+from sweeps.search.study import WEIGHS, Sampler
+from sweeps.search.terms import COSTS, Cost, Terms, parse_constraints
 
 BASE = "base"
 """What an ablation calls its base among its changes."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from analysis.show import Column, as_text, laid_out
 from analysis.store import RunState
-from sweeps.budget import Spent
 from sweeps.estimate import sweep_seconds
 from sweeps.placement import Placement, this_machine
 from sweeps.progress import spoken_seconds
+from sweeps.search.budget import Spent
 
 if TYPE_CHECKING:
     from sweeps.launch import Launch
-    from sweeps.search import SearchLaunch
+    from sweeps.search.launch import SearchLaunch
 
 ROWS = 200
 

@@ -22,10 +22,10 @@ from mtbert.describe import Field, described
 from mtbert.inputs import Inputs, parse_inputs, read_file, read_yaml
 from mtbert.schema import ConfigError, build, check_names
 from sweeps.declare import Ablation, Grid, RunList, Search, Sweep
-from sweeps.space import Space, parse_space
+from sweeps.search.space import Space, parse_space
 
 KINDS: Mapping[str, type[Sweep]] = {each.kind: each for each in (Grid, RunList, Ablation, Search)}
-USUAL_SPACE = Path(__file__).with_name("usual_space.yaml")
+USUAL_SPACE = Path(__file__).parent / "search" / "usual_space.yaml"
 
 
 class Declared(NamedTuple):

@@ -14,7 +14,7 @@ from analysis.store import RunState, State, read_weights
 from mtbert.run import Run, digest
 from mtbert.schema import plain
 from sweeps.final_record import FinalRecord, Values
-from sweeps.trained import TableMaterial
+from sweeps.tables.trained import TableMaterial
 
 if TYPE_CHECKING:
     from mtbert.configuration import Configuration

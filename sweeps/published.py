@@ -28,18 +28,18 @@ from analysis.store import read
 from analysis.store.files import Layout
 from mtbert.inputs import Inputs, parse_assignments, parse_inputs
 from mtbert.schema import ConfigError
-from sweeps.beside import Beside, claim_table, row_table
 from sweeps.exits import ENDED
 from sweeps.flags import PRECISIONS, Parser, add_carrying_out, add_inputs, given_inputs, settings
 from sweeps.launch import Launch
-from sweeps.measured import FROM_PREDICTIONS, Measured, from_predictions
-from sweeps.provenance import MARKS
 from sweeps.start import command
-from sweeps.table_plan import Options, TablePlan
-from sweeps.table_show import answer, listing, spans
-from sweeps.table_show import settings as settings_shown
-from sweeps.tables import Table, find, read_tables
-from sweeps.trained import TableMaterial, merge_rows, test_metrics
+from sweeps.tables.beside import Beside, claim_table, row_table
+from sweeps.tables.measured import FROM_PREDICTIONS, Measured, from_predictions
+from sweeps.tables.plan import Options, TablePlan
+from sweeps.tables.provenance import MARKS
+from sweeps.tables.published import Table, find, read_tables
+from sweeps.tables.show import answer, listing, spans
+from sweeps.tables.show import settings as settings_shown
+from sweeps.tables.trained import TableMaterial, merge_rows, test_metrics
 
 CFIMDB_FILES = ("ids-cfimdb-train.csv", "ids-cfimdb-dev.csv")
 

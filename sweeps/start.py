@@ -14,7 +14,7 @@ from sweeps.exits import reported
 from sweeps.file import Declared
 from sweeps.launch import Launch
 from sweeps.publish import LoadedMaterial, Material
-from sweeps.search import SearchLaunch
+from sweeps.search.launch import SearchLaunch
 from sweeps.settings import Settings
 
 

@@ -214,14 +214,14 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from mtbert.schema import build
-    from sweeps.budget import Budget
     from sweeps.declare import Grid, Search
     from sweeps.exits import reported
     from sweeps.launch import Launch
-    from sweeps.rungs import Rungs
-    from sweeps.search import SearchLaunch
+    from sweeps.search.budget import Budget
+    from sweeps.search.launch import SearchLaunch
+    from sweeps.search.rungs import Rungs
+    from sweeps.search.space import parse_space
     from sweeps.settings import Settings
-    from sweeps.space import parse_space
 
     results, given = argv[0], json.loads(argv[1]) if len(argv) > 1 else {}
     console = Console(highlight=False, width=120)

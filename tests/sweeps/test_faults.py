@@ -21,7 +21,7 @@ from benchmarks.account import Account, Auditor
 from benchmarks.struck import Memory, full, kill, lives, read_only
 from sweeps.declare import Search
 from sweeps.exits import LOST_RAY
-from sweeps.space import parse_space
+from sweeps.search.space import parse_space
 from tests.sweeps.conftest import Started, Workplace, eventually
 from tests.sweeps.fake import FakeMaterial
 

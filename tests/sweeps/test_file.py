@@ -14,12 +14,12 @@ from mtbert.configuration import parse
 from mtbert.inputs import Inputs
 from mtbert.schema import ConfigError
 from sweeps.__main__ import main
-from sweeps.budget import Budget
 from sweeps.declare import Ablation, Grid, RunList, Search
 from sweeps.file import KINDS, parse_sweep, read_sweep, usual_space
-from sweeps.rungs import Rungs
-from sweeps.space import parse_space
-from sweeps.study import Sampler
+from sweeps.search.budget import Budget
+from sweeps.search.rungs import Rungs
+from sweeps.search.space import parse_space
+from sweeps.search.study import Sampler
 from tests.sweeps.conftest import ROOT, Workplace
 
 BASE = {"low_rank": {"kind": "lora", "rank": 2}, "training": {"steps": 4}, "evaluation": {"every": 2}}

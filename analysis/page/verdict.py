@@ -32,7 +32,7 @@ def verdict(subject: Subject, findings: Findings) -> Section:
                 Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(term, said)
                 for term, said in (
                     *([("What it is", findings.best.words)] if findings.best.words else []),
-                    ("By how much", _by_how_much(findings)),
+                    ("By how much", _by_how_much(subject, findings)),
                     ("How sure", _how_sure(findings)),
                     ("At what cost", _cost(findings, findings.best)),
                 )
@@ -68,7 +68,9 @@ def _best(subject: Subject, findings: Findings, best: Candidate) -> Markup:
     sure = f" (95% interval, {over})" if width is not None else f" ({over}, so no interval)"
     among = len(subject.contenders)
     claim = "is the only configuration with a result"
-    if among > 1:
+    if among == 1 < len(subject.candidates):
+        claim = f"is the only one of {len(subject.candidates)} that can be called the best"
+    elif among > 1:
         claim = (
             f"is the best of {among}" if findings.leads[0].behind.told_apart else f"scores highest of {among}"
         )
@@ -77,9 +79,10 @@ def _best(subject: Subject, findings: Findings, best: Candidate) -> Markup:
     )
 
 
-def _by_how_much(findings: Findings) -> str:
+def _by_how_much(subject: Subject, findings: Findings) -> str:
     if not findings.leads:
-        return "Nothing to compare it with."
+        reasons = listed(list(dict.fromkeys(each.reason for each in subject.candidates if each.reason)))
+        return f"Nothing to compare it with{f' (the rest: {reasons})' if len(subject.candidates) > 1 else ''}."
     first, last = findings.leads[0], findings.leads[-1]
     said = f"{gain(first.value)} over the next, {first.other.name}{_range(first)}"
     if last is not first:
@@ -165,6 +168,7 @@ def _seeds(findings: Findings, best: Candidate) -> Iterator[str]:
         yield f"Give each configuration at least three seeds: {best.name} first."
         return
     if not findings.leads:
+        yield f"Give another configuration {count(best.row.runs, 'seed')} too, to compare {best.name} with."
         return
     first = findings.leads[0]
     if first.behind.told_apart:

@@ -210,6 +210,23 @@ def test_a_point_of_a_search_with_one_seed_is_not_called_the_best(tmp_path: Path
     assert found.charts["progress"] == 1
 
 
+def test_a_winner_that_has_nothing_beside_it_is_said_to_have_nothing(tmp_path: Path) -> None:
+    absent = {f"c{at}-{seed}": "waiting" for at in range(3) for seed in (1, 2)}
+    verdict = read_page(Sweep(GRID, kind="search", statuses=absent).write(tmp_path)).words["verdict"]
+    assert "is the only one of 4 that can be called the best" in verdict
+    assert "Nothing to compare it with (the rest: one seed alone)." in verdict
+    assert "Give another configuration 3 seeds too, to compare rank 8 · alpha 16 with." in verdict
+
+
+def test_a_point_that_is_called_by_its_place_is_said_in_words_too(tmp_path: Path) -> None:
+    fields = [f"training.{letter}" for letter in "abcde"]
+    points = {f"c{at}": dict.fromkeys(fields, at) for at in range(2)}
+    found = read_page(Sweep(points).write(tmp_path))
+    assert "What it is" in found.words["verdict"]
+    assert "a 1 · b 1 · c 1 · d 1 · e 1" in found.words["verdict"]
+    assert "a 0 · b 0 · c 0 · d 0 · e 0" in found.words["ranking"]
+
+
 def test_tasks_of_any_declaration_are_told_apart_by_what_the_tables_say(tmp_path: Path) -> None:
     tasks = {**USUAL, "topic": 12, "price": None}
     results = Sweep(GRID, tasks=tasks).write(tmp_path)

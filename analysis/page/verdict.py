@@ -81,8 +81,8 @@ def _best(subject: Subject, findings: Findings, best: Candidate) -> Markup:
 
 def _by_how_much(subject: Subject, findings: Findings) -> str:
     if not findings.leads:
-        reasons = listed(list(dict.fromkeys(each.reason for each in subject.candidates if each.reason)))
-        return f"Nothing to compare it with{f' (the rest: {reasons})' if len(subject.candidates) > 1 else ''}."
+        reasons = list(dict.fromkeys(each.reason for each in subject.candidates if each.reason))
+        return f"Nothing to compare it with{f' (the rest: {listed(reasons)})' if reasons else ''}."
     first, last = findings.leads[0], findings.leads[-1]
     said = f"{gain(first.value)} over the next, {first.other.name}{_range(first)}"
     if last is not first:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from analysis.commands import (
     best,
-    effects,
+    compare,
     importance,
     merge,
     mirror,
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (best, runs, effects, importance, report, sql, study, watch, mirror, tag, merge, prune):
+    for module in (best, runs, compare, importance, report, sql, study, watch, mirror, tag, merge, prune):
         module.add(commands)
     return parser
 

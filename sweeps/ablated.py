@@ -17,4 +17,4 @@ class AblationLaunch(Launch):
         if not shown:
             return shown, following
         table = as_text(effects_table(effects_of(self.state, self.sweep.name))).rstrip()
-        return [table], [f"python -m analysis effects {self._named}", *following]
+        return [table], [f"python -m analysis compare {self._named}", *following]

@@ -127,18 +127,18 @@ def test_runs_show_chosen_columns(filled: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_effects_says_what_each_value_did(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(ask(capsys, "effects", filled, "--format", "json"))
+    rows = json.loads(ask(capsys, "compare", filled, "--format", "json"))
     assert [(row["field"], row["value"], row["runs"]) for row in rows] == [
         ("low_rank.rank", 2, 2),
         ("low_rank.rank", 4, 2),
         ("low_rank.rank", 8, 1),
     ]
     assert rows[2]["difference"] == pytest.approx(0.04)
-    assert "+4.00 ± 0.00" in ask(capsys, "effects", filled)
-    assert "nothing differs" in ask(capsys, "effects", filled, "c2")
+    assert "+4.00 ± 0.00" in ask(capsys, "compare", filled)
+    assert "nothing differs" in ask(capsys, "compare", filled, "c2")
 
 
-@pytest.mark.parametrize("command", [["best"], ["runs"], ["effects"], ["sql"]])
+@pytest.mark.parametrize("command", [["best"], ["runs"], ["compare"], ["sql"]])
 def test_every_command_is_narrowed_to_a_sweep_and_answers_machines_alike(
     command: list[str], filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,7 +191,7 @@ def test_the_narrowest_terminal_is_readable(
 ) -> None:
     for width in (40, 60, 100):
         monkeypatch.setenv("COLUMNS", str(width))
-        for command in ("best", "runs", "effects"):
+        for command in ("best", "runs", "compare"):
             lines = ask(capsys, command, filled).splitlines()
             assert max(map(len, lines)) <= width
         text = ask(capsys, "sql", filled, "select * from runs")
@@ -255,7 +255,7 @@ def test_errors_are_one_line_and_exit_2(
 
 def test_a_ledger_without_runs_is_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Writer(results).close()
-    for command in ("best", "runs", "effects"):
+    for command in ("best", "runs", "compare"):
         assert main([command, str(results)]) == 2
         assert "no runs in these results yet" in capsys.readouterr().err
 

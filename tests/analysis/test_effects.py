@@ -273,7 +273,7 @@ def ablated(results: Path) -> Path:
 
 
 def test_an_ablation_is_a_table_of_what_each_change_costs(ablated: Path, capsys: Any) -> None:
-    assert main(["effects", str(ablated), "--sweep", "ablation"]) == 0
+    assert main(["compare", str(ablated), "--sweep", "ablation"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Worse beyond chance: without x (−10.00 ± ")
     assert "Of the other 2, none is told from chance" in shown
@@ -284,7 +284,7 @@ def test_an_ablation_is_a_table_of_what_each_change_costs(ablated: Path, capsys:
     assert " *" not in lines["without y"]
     assert lines["without x"].split()[-2:] == ["600", "0"]
     assert "2 (+1 without a result)" in lines["without z"]
-    assert main(["effects", str(ablated), "--sweep", "ablation", "--format", "json"]) == 0
+    assert main(["compare", str(ablated), "--sweep", "ablation", "--format", "json"]) == 0
     rows = {row["value"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["without x"]["low"] < -0.1 < rows["without x"]["high"]
     assert rows["without x"]["against"] == "base"

@@ -97,7 +97,7 @@ def test_every_table_of_an_older_folder_can_be_asked(first: Path, capsys: pytest
 
 def test_what_rank_did_in_an_older_folder(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     means = {row["low_rank.rank"]: row["mean"] for row in answer(capsys, "best", first)}
-    rows = answer(capsys, "effects", first)
+    rows = answer(capsys, "compare", first)
     assert [(row["field"], row["value"], row["runs"]) for row in rows] == [
         ("low_rank.rank", 1, 2),
         ("low_rank.rank", 4, 2),
@@ -148,7 +148,7 @@ def test_a_tag_survives_a_snapshot_by_a_program_that_knows_none(first: Path) -> 
     assert read(first).labels.keys() == read(first).runs.keys()
 
 
-COMMANDS = (("best",), ("runs",), ("errors",), ("effects",), ("sql", "select * from runs"), ("watch",))
+COMMANDS = (("best",), ("runs",), ("errors",), ("compare",), ("sql", "select * from runs"), ("watch",))
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ("tag", "a", "b")])

@@ -170,7 +170,7 @@ def test_an_ablation_ends_with_what_each_change_costs(workplace: Workplace) -> N
     table = done.output[done.output.index("change") :]
     assert "without low_rank" in table
     assert "paired by seeds" in table
-    assert "python -m analysis effects" in table
+    assert "python -m analysis compare" in table
     run = next(run_id for run_id, point in sweep.points.items() if point["change"] == "base")
     named = ("--around", run, "--without", "low_rank", "--name", "again")
     again = workplace.run(script, *named, *flags)

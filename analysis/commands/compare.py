@@ -11,13 +11,13 @@ from analysis.effects_show import effects_rows, effects_table
 
 def add(commands: Commands) -> None:
     parser = add_answer(
-        commands, "effects", effects, "what differs, and what it did, with intervals, paired by seeds"
+        commands, "compare", compare, "what differs, and what it did, with intervals, paired by seeds"
     )
     parser.add_argument("configurations", nargs="*", metavar="ID", help="configurations; all for none")
     add_metric(parser)
 
 
-def effects(arguments: argparse.Namespace) -> Answer:
+def compare(arguments: argparse.Namespace) -> Answer:
     state = opened(arguments).state
     found = effects_of(state, arguments.sweep, arguments.by, arguments.configurations)
     return effects_rows(found), lambda: effects_table(found)

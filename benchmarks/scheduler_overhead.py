@@ -48,9 +48,9 @@ SPACE = {"low_rank.rank": {"low": 1, "high": 64}, "low_rank.alpha": {"low": 0.25
 SEARCHES = {"search, random points": Sampler("random"), "search, kriging": Sampler("kriging")}
 PEERS = {
     "Ray Tune, random points": ("none", True),
-    "the same without loggers": ("none", False),
+    "Ray Tune, random points, no loggers": ("none", False),
     "Ray Tune, OptunaSearch": ("optuna", True),
-    "the same, without loggers": ("optuna", False),
+    "Ray Tune, OptunaSearch, no loggers": ("optuna", False),
 }
 
 

@@ -72,8 +72,9 @@ class Cost(NamedTuple):
 
     def row(self, name: str) -> list[str]:
         """The table's."""
-        speed = (len(self.ends) - 1) / (max(self.ends) - min(self.ends))
-        cells = [name, f"{self.seconds:.1f}", f"{speed:.1f}", f"{self.memory / MB:,.0f}"]
+        span = max(self.ends) - min(self.ends)  # Tune's moments are whole seconds: few runs may end in one
+        speed = f"{(len(self.ends) - 1) / span:.1f}" if span > 0 else ""
+        cells = [name, f"{self.seconds:.1f}", speed, f"{self.memory / MB:,.0f}"]
         keeper = f"{self.keeper / MB:,.0f}" if self.keeper else ""
         return [*cells, keeper, f"{self.disk / MB:.1f}", f"{self.files:,}"]
 

@@ -1,0 +1,97 @@
+"""A cluster on hosts of the tests' own, from the shipped file for one's own machines, and sweeps on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis.store import State, read
+from tests.sweeps.cluster.hosts import Hosts
+from tests.sweeps.conftest import ROOT, eventually
+
+NODES = (
+    "import ray; ray.init('auto', log_to_driver=False, logging_level='CRITICAL'); "
+    "print('alive:', sum(node['Alive'] for node in ray.nodes()))"
+)
+
+
+class Cluster:
+    """A Ray that `ray up` starts on a head and workers, one core each."""
+
+    def __init__(self, hosts: Hosts, head: str, workers: list[str]) -> None:
+        self.hosts, self.head, self.workers = hosts, head, workers
+        self.file = hosts.folder / "cluster.yaml"
+        self.file.write_text(yaml.safe_dump(self._config()), encoding="utf-8")
+        hosts.run("ray", "get-auth-token", "--generate")
+
+    def _config(self) -> dict[str, Any]:
+        """The shipped file with these hosts in it; what they run from is on them already."""
+        config: dict[str, Any] = yaml.safe_load((ROOT / "cluster-local.yaml").read_text(encoding="utf-8"))
+        addresses = self.hosts.addresses
+        config["cluster_name"] = f"test-{os.getpid()}"
+        config["provider"]["head_ip"] = addresses[self.head]
+        config["provider"]["worker_ips"] = [addresses[name] for name in self.workers]
+        config["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
+        config["setup_commands"] = [each for each in config["setup_commands"] if "pip install" not in each]
+        small = "--object-store-memory=100000000"
+        config["head_start_ray_commands"] = [
+            each.replace("ray start", f"ray start {small}") for each in config["head_start_ray_commands"]
+        ]
+        config["worker_start_ray_commands"] = [
+            each.replace("ray start", f"ray start --num-cpus=1 {small}")
+            for each in config["worker_start_ray_commands"]
+        ]
+        return config
+
+    def up(self) -> str:
+        """`ray up`, and all of its nodes there: its exit code does not tell."""
+        said = self.hosts.run("ray", "up", "-y", str(self.file))
+        self.has(1 + len(self.workers))
+        return said
+
+    def down(self) -> str:
+        return self.hosts.run("ray", "down", "-y", str(self.file))
+
+    def has(self, nodes: int) -> None:
+        """Waits until so many nodes live."""
+        eventually(lambda: self.nodes() == nodes, f"{nodes} nodes live")
+
+    def nodes(self) -> int | None:
+        """How many nodes live, as the GCS says; null where nobody answers."""
+        said = re.search(r"alive: (\d+)", self.hosts.on(self.head, f'python -c "{NODES}"', code=None))
+        return int(said[1]) if said else None
+
+    def sweep(self, results: str, *flags: str) -> list[str]:
+        """The command that runs the demo sweep on the head."""
+        command = f"cd ~/mtbert && python sweeps/lora_grid.py --results ~/{results} {' '.join(flags)}"
+        return self.hosts.ssh(self.head, command)
+
+    def start(self, results: str, *flags: str) -> subprocess.Popen[bytes]:
+        return self.hosts.start(*self.sweep(results, *flags), log=self.hosts.folder / f"{results}.txt")
+
+    def fetched(self, results: str) -> Path:
+        """The results folder, brought home as it stands."""
+        target = self.hosts.folder / "fetched" / results
+        target.mkdir(parents=True, exist_ok=True)
+        self.hosts.run("ray", "rsync-down", str(self.file), f"/root/{results}/", f"{target}/")
+        return target
+
+    def state(self, results: str) -> State:
+        return read(self.fetched(results))
+
+
+def endings(results: Path) -> Counter[str]:
+    """How many endings of each run were written, by whomever."""
+    found: Counter[str] = Counter()
+    for segment in (results / "ledger" / "segments").iterdir():
+        for line in segment.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            found[record.get("run_id", "")] += record["kind"] == "end"
+    return +found

@@ -45,7 +45,9 @@ def check(args: argparse.Namespace, console: Console) -> int:
     said = [f"{args.file}: nothing wrong found."]
     if prices:
         cost = hourly(config, prices)
-        said.append(f"An hour costs {cost.least:.2f} while no worker is up, and at most {cost.most:.2f}.")
+        said.append(
+            f"An hour costs {cost.least:.2f} with the workers always kept, and at most {cost.most:.2f}."
+        )
     if not (Path.home() / ".ray" / "auth_token").is_file():
         said.append("There is no token on this machine yet: ray get-auth-token --generate")
     console.print(Text("\n".join(said)), soft_wrap=True)

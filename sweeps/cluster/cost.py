@@ -9,7 +9,7 @@ from mtbert.schema import ConfigError
 
 
 class Cost(NamedTuple):
-    """Of an hour, in the currency of the prices: with no worker but those always kept, and with all."""
+    """Of an hour, in the currency of the prices: with the workers that are always kept, and with all."""
 
     least: float
     most: float

@@ -163,3 +163,10 @@ def test_an_hour_costs_at_most_the_dearest_workers_up_to_their_limit() -> None:
 def test_prices_are_for_every_type_of_the_cluster(price: str) -> None:
     with pytest.raises(ConfigError, match="--price"):
         parse_prices([price], ["head", "spot"])
+
+
+def test_a_price_for_every_type_gives_what_an_hour_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    prices = ["--price", "head=1", "--price", "gpu-spot=2", "--price", "gpu-on-demand=3"]
+    assert main(["check", str(ROOT / AWS), *prices]) == 0
+    limit = given(AWS)["max_workers"]
+    assert f"at most {1 + 3 * limit:.2f}" in capsys.readouterr().out

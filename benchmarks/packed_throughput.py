@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,15 @@ def random_arrays(config: BertConfig) -> dict[str, np.ndarray]:
         else draw.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
         for name, shape in config.shapes().items()
     }
+
+
+def base_of(model: str) -> tuple[BertConfig, Mapping[str, np.ndarray]]:
+    """A folder's model, or random weights of a published one's size."""
+    config = published_sizes().get(model)
+    if config is not None:
+        return config, random_arrays(config)
+    base = load_base(model)
+    return base.config, base.arrays
 
 
 def member_steps(
@@ -97,11 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.device == "cpu":
         torch.set_num_threads(1)
-    config = published_sizes().get(arguments.model)
-    arrays = random_arrays(config) if config is not None else {}
-    if config is None:
-        base = load_base(arguments.model)
-        config, arrays = base.config, base.arrays
+    config, arrays = base_of(arguments.model)
     backbone = Backbone.from_arrays(config, arrays, arguments.precision, arguments.device)
     data = short_sentences(config.vocab_size)
     rows, lone = [], 0.0

@@ -1,25 +1,38 @@
 """Scaled dot-product attention over sequences that lie end to end, as one differentiable function.
 
-Only here is anything padded: sequences are gathered into a few rectangles, by length, and back. A cell
-past a sequence's end gathers that sequence's own first token, so that no member's numbers, not even a
-NaN times zero, reach another's.
+Only here is anything padded: sequences are gathered into a few rectangles, by length, and back; on a GPU a
+kernel takes them as they lie (`kernels/attention.py`). A cell past a sequence's end gathers that sequence's
+own first token, so that no member's numbers, not even a NaN times zero, reach another's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtbert import kernels
+from mtbert.devices import put
+
+if TYPE_CHECKING:
+    from mtbert.kernels.attention import Extents, Mask
+
 WIDTH_MULTIPLE = 16  # softmax is several times slower at odd widths
 
-Factors = Callable[["Rectangle", torch.dtype], Tensor | None]
-"""Dropout factors of a rectangle's attention probabilities, [sequences * heads, queries, width], or None."""
+
+class Factors(Protocol):
+    """Dropout of attention probabilities: its factors for a rectangle, or what a kernel makes them from."""
+
+    def __call__(self, rectangle: Rectangle, dtype: torch.dtype) -> Tensor:
+        """[sequences * heads, queries, width]"""
+
+    def mask(self, longest: int) -> Mask:
+        """Of sequences of at most so many tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +95,20 @@ class AttentionView:
         key_rows = self._starts[sequences][:, None] + np.where(inside, cells, 0)
         mask = np.where(inside, 0.0, -np.inf).astype(np.float32)[:, None, None, :]
         queries = 1 if self.asking == "first" else width
-        return Rectangle(sequences, lengths, key_rows, width, queries, torch.from_numpy(mask).to(self.device))
+        return Rectangle(sequences, lengths, key_rows, width, queries, put(mask, self.device))
+
+    @cached_property
+    def extents(self) -> Extents:
+        """What a kernel is told instead, which needs no rectangles."""
+        from mtbert.kernels.attention import Extents
+
+        asks_all = self.asking == "all"
+        asking = self._starts if asks_all else self._queries[0]
+        counts = self._lengths if asks_all else np.ones_like(self._lengths)
+        starts, lengths, first, many = (
+            put(each.astype(np.int32), self.device) for each in (self._starts, self._lengths, asking, counts)
+        )
+        return Extents(starts, lengths, first, many, int(self._lengths.max()), int(counts.max()))
 
     def indices(self, heads: int) -> Indices:
         """The gathers for so many heads, made once for a batch."""
@@ -153,13 +179,11 @@ class Indices:
         if not covered.all():  # a row of no sequence reads what the last one before it got
             out = out[np.maximum.accumulate(np.where(covered.all(axis=1), np.arange(asked), 0))]
 
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-        self.keys = [put(index) for index in keys]
-        self.queries = [put(index) for index in queries]
-        self.out, self.out_back = put(out.reshape(-1)), [put(index) for index in out_back]
-        self.query_back, self.key_back = put(query_back.reshape(-1)), put(key_back.reshape(-1))
+        self.keys = [put(index, device) for index in keys]
+        self.queries = [put(index, device) for index in queries]
+        self.out, self.out_back = put(out.reshape(-1), device), [put(index, device) for index in out_back]
+        self.query_back = put(query_back.reshape(-1), device)
+        self.key_back = put(key_back.reshape(-1), device)
 
 
 def attention(
@@ -175,6 +199,11 @@ def attention(
     Returns:
         [asked rows, hidden].
     """
+    if kernels.usable(query):
+        from mtbert.kernels import attention as fused
+
+        mask = None if factors is None else factors.mask(view.extents.longest)
+        return fused.attention(query, key, value, heads, view.extents, mask)
     result: Tensor = _Attention.apply(query, key, value, heads, view, factors)  # type: ignore[no-untyped-call]
     return result
 

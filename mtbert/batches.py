@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from mtbert.configuration import Pairs
 from mtbert.data.tokenise import Ragged, SpecialTokens, TokenSplit
+from mtbert.devices import put
 from mtbert.tokens import TokenBatch, rounded_rows
 
 
@@ -49,8 +49,8 @@ def assemble(
     segments[:tokens] = np.concatenate([part.segments for part in encoded])
     counts = [len(part.lengths) for part in encoded]
     return TokenBatch(
-        torch.from_numpy(ids).to(device),
-        torch.from_numpy(segments).to(device),
+        put(ids, device),
+        put(segments, device),
         lengths,
         np.repeat([request.member for request in requests], counts),
         [request.task for request, count in zip(requests, counts, strict=True) for _ in range(count)],

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that torch's own docume
 from torch import Tensor, nn
 
 from mtbert.attention import attention
+from mtbert.devices import put
 from mtbert.hooks import Hooks, Rows
 from mtbert.linear import Linear
 from mtbert.tokens import TokenBatch
@@ -203,7 +204,7 @@ def mean_pool(hidden: Tensor, batch: TokenBatch) -> Tensor:
     """The mean over each sequence's tokens. [tokens, hidden] → [sequences, hidden]"""
     sums = hidden.new_zeros(batch.sequences, hidden.shape[-1])
     sums = sums.index_add(0, batch.sequence_of_row, hidden[: batch.tokens])
-    lengths = torch.from_numpy(batch.lengths).to(hidden.device, hidden.dtype)
+    lengths = put(batch.lengths, hidden.device).to(hidden.dtype)
     return sums / lengths[:, None]
 
 

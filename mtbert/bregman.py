@@ -15,11 +15,17 @@ import torch
 from torch import Tensor
 
 from mtbert.bert import Backbone
+from mtbert.configuration import Configuration
 from mtbert.losses import divergence
 from mtbert.pack import Pack, TaskOutput
 from mtbert.slots import State
 from mtbert.smart import Penalties, by_member
 from mtbert.tokens import TokenBatch
+
+
+def has_average(configuration: Configuration) -> bool:
+    """Whether a run follows a moving average of itself."""
+    return configuration.smart is not None and configuration.smart.bregman is not None
 
 
 class Averages:

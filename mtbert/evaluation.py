@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtbert.batches import Request, assemble, by_length, sequence_lengths
 from mtbert.data.tokenise import TokenisedData, TokenSplit
+from mtbert.devices import put
 from mtbert.draws import generator
 from mtbert.features import Features
 from mtbert.losses import per_example, predicted
@@ -18,6 +21,7 @@ from mtbert.pack import Pack
 from mtbert.tasks import Task, score, unscaled
 
 TOKENS_PER_BATCH = 2048  # larger ones fall out of the caches of a core
+TOKENS_PER_BATCH_ON_GPU = 32768
 Row = list[Any]
 """[split, task, metric, value or null]"""
 
@@ -52,7 +56,7 @@ def subset(split: TokenSplit, name: str, limit: int | None) -> np.ndarray:
 @torch.no_grad()
 def predict(
     pack: Pack,
-    member: int,
+    members: Sequence[int],
     task: Task,
     split: TokenSplit,
     indices: np.ndarray,
@@ -60,26 +64,40 @@ def predict(
     max_length: int,
     device: str,
     features: Callable[[Sequence[Request]], Features | None] = lambda _: None,
-) -> Predictions:
-    """A member's predictions without dropout, in batches of sequences of like length.
+) -> list[Predictions]:
+    """What members predict without dropout, in one pass over batches of sequences of like length.
 
     Args:
+        members: who encode pairs alike.
         features: gives what reaches the heads, where the backbone need not run for it.
     """
-    configuration = pack.admitted[member].configuration
-    values = np.empty(len(indices))
-    losses = np.full(len(indices), np.nan)
-    lengths = sequence_lengths(split, configuration.pairs, max_length)[indices]
-    for at in by_length(lengths, TOKENS_PER_BATCH):
-        request = Request(member, task.name, split, indices[at], configuration.pairs)
-        batch = assemble([request], data.special, max_length, device)
-        (result,) = pack.forward(batch, None, {}, features([request]))
-        labels = torch.from_numpy(split.labels[indices[at]]).to(device)
-        values[at] = predicted(task, result.outputs).cpu().numpy()
-        known = torch.isfinite(labels)
-        if known.all():
-            losses[at] = per_example(task, result.outputs, labels).double().cpu().numpy()
-    return Predictions(indices, values, losses)
+    pairs = pack.admitted[members[0]].configuration.pairs
+    lengths = sequence_lengths(split, pairs, max_length)[indices]
+    labels = split.labels[indices]
+    tokens = TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH_ON_GPU
+    order: list[np.ndarray] = []
+    found: dict[int, list[Tensor]] = {member: [] for member in members}
+    for at in by_length(lengths, max(1, tokens // len(members))):
+        requests = [Request(member, task.name, split, indices[at], pairs) for member in members]
+        batch = assemble(requests, data.special, max_length, device)
+        known = put(np.tile(labels[at], len(members)), device)
+        labelled = bool(np.isfinite(labels[at]).all())
+        order.append(at)
+        for result in pack.forward(batch, None, {}, features(requests)):
+            values = predicted(task, result.outputs)
+            of = known[: len(values)]  # the same for every member
+            losses = (
+                per_example(task, result.outputs, of).double() if labelled else torch.full_like(values, nan)
+            )
+            both = torch.stack([values, losses])
+            for member, start, stop in result.members:
+                found[member].append(both[:, start:stop])
+    back = np.argsort(np.concatenate(order))
+    answers = []
+    for member in members:
+        values, losses = torch.cat(found[member], dim=1).cpu().numpy()[:, back]
+        answers.append(Predictions(indices, values, losses))
+    return answers
 
 
 def metrics(task: Task, found: Predictions, split: TokenSplit) -> dict[str, float | None]:

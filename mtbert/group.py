@@ -4,39 +4,66 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtbert.adapters.base import Admitted
+from mtbert.adapters.base import Admitted, master_type
 from mtbert.adapters.low_rank import trained_backbone
 from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
-from mtbert.bregman import Averages
-from mtbert.configuration import PARTS, Dropout
+from mtbert.bregman import Averages, has_average
+from mtbert.configuration import PARTS, Dropout, Training
 from mtbert.data.tokenise import TokenisedData
+from mtbert.devices import put
 from mtbert.draws import generator
 from mtbert.dropout import step_key
 from mtbert.features import Features
 from mtbert.losses import per_example
-from mtbert.member import Member, penalty_of
-from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor
+from mtbert.member import Member, add_losses, penalty_of
+from mtbert.optimizer import MemberOptimizer, owned_by, rate_factor, step_together
 from mtbert.pack import Pack, PackHooks, TaskOutput
-from mtbert.slots import State
+from mtbert.slots import State, segment_means
 from mtbert.smart import Penalties, Smoothness
 from mtbert.surgery import Surgery
-from mtbert.techniques import GradientSurgery, HuqPervin, Uncertainty
+from mtbert.techniques import GradientSurgery, HuqPervin, StaticWeights, Uncertainty
 from mtbert.tokens import TokenBatch
 from mtbert.weighting import Losses, loss_weights, objective
 
 
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """What a member is made of: its tensors, what its optimizer remembers, and its moving average."""
+
+    state: State
+    optimizer: State
+    average: State
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """The members side by side; `index` is each one's place in the pack."""
+
+    index: Mapping[str, int]
+    pack: Pack
+    averages: Averages
+    optimizers: dict[str, MemberOptimizer]
+
+
 class Group:
-    """Runs over one backbone in one pack; when the membership changes the pack is dissolved and rebuilt."""
+    """Runs over one backbone in one pack.
+
+    When the membership changes the pack is dissolved into what each member is made of, and built again when
+    it is needed next: any number of members come and go for the price of one.
+    """
 
     def __init__(self, backbone: Backbone, data: TokenisedData, max_length: int, device: str) -> None:
         self.backbone, self.data, self.max_length, self.device = backbone, data, max_length, device
         self.members: dict[str, Member] = {}
+        self._stands: dict[str, Stand] = {}
+        self._built: Built | None = None
         self._trained: Backbone | None = None
         self._streams: dict[tuple[str, str, int], tuple[int, np.ndarray]] = {}
 
@@ -49,20 +76,26 @@ class Group:
             optimizer: what its optimizer remembers; nothing at a run's start.
             average: the moving average of the state, for a run that has one; the state itself at its start.
         """
-        states = self._dissolve()
+        self._dissolve()
         self.members[member.run.run_id] = member
+        kept_in = master_type(member.configuration.precision)
+        state = {name: value.to(kept_in) for name, value in state.items()}
         if member.configuration.backbone == "trained":
             self._trained = self._trainable(member, state)
-        states[member.run.run_id] = (state, optimizer or {}, state if average is None else average)
-        self._build(states)
+            state |= self._state_of_backbone()
+        if average is None:
+            average = (
+                {name: value.clone() for name, value in state.items()}
+                if has_average(member.configuration)
+                else {}
+            )
+        self._stands[member.run.run_id] = Stand(state, optimizer or {}, average)
 
     def remove(self, run_id: str) -> None:
         """Let a member go; the others go on as they were."""
-        states = self._dissolve()
-        del self.members[run_id], states[run_id]
+        self._dissolve()
+        del self.members[run_id], self._stands[run_id]
         self._streams = {key: value for key, value in self._streams.items() if key[0] != run_id}
-        if self.members:
-            self._build(states)
 
     def _trainable(self, member: Member, state: State) -> Backbone:
         trained = self.backbone.trainable_copy()
@@ -74,49 +107,77 @@ class Group:
                     parameter.copy_(state[f"backbone.{name}"])
         return trained.pack()
 
-    def _dissolve(self) -> dict[str, tuple[State, State, State]]:
-        return {
-            run_id: (self.state_of(run_id), self.optimizers[run_id].state(), self.average_of(run_id))
-            for run_id in self.members
-        }
-
-    def _build(self, states: dict[str, tuple[State, State, State]]) -> None:
-        self.index = {run_id: at for at, run_id in enumerate(self.members)}
-        admitted = [
-            Admitted(self.index[run_id], member.configuration, tuple(member.tasks), states[run_id][0])
-            for run_id, member in self.members.items()
-        ]
-        self.pack = Pack(self._trained or self.backbone, admitted, self.data.tasks, self.device)
-        averages = {self.index[run_id]: average for run_id, (_, _, average) in states.items()}
-        self.averages = Averages(self.pack, averages, self._averaged(states))
-        self.optimizers = {}
-        for run_id in self.members:
-            at = self.index[run_id]
-            self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
-            self.optimizers[run_id].load(states[run_id][1])
-
-    def _averaged(self, states: dict[str, tuple[State, State, State]]) -> Backbone | None:
-        """The average of a trained backbone, where the run that trains it has one."""
-        for run_id, member in self.members.items():
-            smart = member.configuration.smart
-            if self._trained is not None and smart is not None and smart.bregman is not None:
-                return self._trainable(member, states[run_id][2]).requires_grad_(False)
-        return None
-
-    def average_of(self, run_id: str) -> State:
-        """The moving average of all that `state_of` gives; empty for a run that has none."""
-        return self.averages.state_of(self.index[run_id])
+    def stand_of(self, run_id: str) -> Stand:
+        """What a member is made of now."""
+        built = self._built
+        if built is None:
+            return self._stands[run_id]
+        return Stand(
+            self.state_of(run_id),
+            built.optimizers[run_id].state(),
+            built.averages.state_of(built.index[run_id]),
+        )
 
     def state_of(self, run_id: str) -> State:
         """All that a member trains, or added untrained, by name."""
-        state = self.pack.state_of(self.index[run_id])
-        if self._trained is not None:
-            state |= {
-                f"backbone.{name}": parameter.detach().clone()
-                for name, parameter in self._trained.named_parameters()
-                if parameter.requires_grad
-            }
-        return state
+        if self._built is None:
+            return self._stands[run_id].state
+        return self._built.pack.state_of(self._built.index[run_id]) | self._state_of_backbone()
+
+    def _state_of_backbone(self) -> State:
+        """What is trained of the backbone, by the names that a checkpoint has."""
+        parameters = () if self._trained is None else self._trained.named_parameters()
+        return {
+            f"backbone.{name}": parameter.detach().clone()
+            for name, parameter in parameters
+            if parameter.requires_grad
+        }
+
+    def _dissolve(self) -> None:
+        if self._built is not None:
+            self._stands = {run_id: self.stand_of(run_id) for run_id in self.members}
+            self._built = None
+
+    @property
+    def built(self) -> Built:
+        """The members side by side, put there if they are not."""
+        if self._built is None:
+            self._built = self._build()
+            self._stands = {}
+        return self._built
+
+    def _build(self) -> Built:
+        index = {run_id: at for at, run_id in enumerate(self.members)}
+        admitted = [
+            Admitted(index[run_id], member.configuration, tuple(member.tasks), self._stands[run_id].state)
+            for run_id, member in self.members.items()
+        ]
+        pack = Pack(self._trained or self.backbone, admitted, self.data.tasks, self.device)
+        averages = {index[run_id]: stand.average for run_id, stand in self._stands.items()}
+        optimizers = {}
+        for run_id, at in index.items():
+            optimizers[run_id] = MemberOptimizer(at, owned_by(at, pack, self._trained))
+            optimizers[run_id].load(self._stands[run_id].optimizer)
+        return Built(index, pack, Averages(pack, averages, self._averaged()), optimizers)
+
+    def _averaged(self) -> Backbone | None:
+        """The average of a trained backbone, where the run that trains it has one."""
+        for run_id, member in self.members.items():
+            if self._trained is not None and has_average(member.configuration):
+                return self._trainable(member, self._stands[run_id].average).requires_grad_(False)
+        return None
+
+    @property
+    def pack(self) -> Pack:
+        return self.built.pack
+
+    @property
+    def index(self) -> Mapping[str, int]:
+        return self.built.index
+
+    @property
+    def optimizers(self) -> dict[str, MemberOptimizer]:
+        return self.built.optimizers
 
     def step(self) -> None:
         """Advance every member by one step of its own."""
@@ -131,23 +192,37 @@ class Group:
         origins = {self.index[run_id]: (member.run.seed, member.step) for run_id, member in members}
         outputs, penalties = self._forward(requests, batch, dropouts, origins)
         losses = _mean_losses(outputs, labels)
-        for at, (_, member) in enumerate(members):
-            for task, loss in losses[at].items():
-                member.add_loss(task, loss.detach())
-            losses[at] = penalised(member, at, losses[at], penalties)
-        self._backward(losses)
+        added = _sums(penalties)
+        self._backward(
+            {
+                at: {task: loss + added.get((at, task), 0.0) for task, loss in of.items()}
+                for at, of in losses.items()
+            }
+        )
+        add_losses(  # not before: a pass that runs out of memory is made again
+            [(self._at(at), task, loss) for at, of in losses.items() for task, loss in of.items()]
+            + [(self._at(at), penalty_of(task), penalty) for (at, task), penalty in added.items()]
+        )
+        step_together(self._step_of(run_id, member) for run_id, member in members)
         for run_id, member in members:
-            tasks = [task for task, _ in member.plan.at(member.position)]
-            factor = rate_factor(member.stage, member.position, member.plan.steps)
-            self.optimizers[run_id].step(member.stage, factor, tasks)
             member.tokens += int(batch.lengths[batch.member == self.index[run_id]].sum())
-        self.averages.update()
+        self.built.averages.update()
         seconds = (time.perf_counter() - began) / len(members)
         for run_id, member in members:
             member.seconds["training"] += seconds
             if member.took_step() and member.stage.optimizer == "fresh":
                 at = self.index[run_id]
                 self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
+
+    def _at(self, index: int) -> Member:
+        """The member at a place in the pack."""
+        return list(self.members.values())[index]
+
+    def _step_of(self, run_id: str, member: Member) -> tuple[MemberOptimizer, Training, float, list[str]]:
+        """What `step_together` is told of a member."""
+        tasks = [task for task, _ in member.plan.at(member.position)]
+        factor = rate_factor(member.stage, member.position, member.plan.steps)
+        return self.optimizers[run_id], member.stage, factor, tasks
 
     def _forward(
         self,
@@ -168,7 +243,10 @@ class Group:
         smoothness = Smoothness(self.pack, batch, dropouts, origins)
         embedded = self.pack.backbone.embed(batch, hooks)
         outputs = self.pack.outputs(smoothness.shifted(embedded), batch, hooks)
-        return outputs, (smoothness.penalties(embedded, outputs), self.averages.penalties(batch, outputs))
+        return outputs, (
+            smoothness.penalties(embedded, outputs),
+            self.built.averages.penalties(batch, outputs),
+        )
 
     def _backward(self, losses: Mapping[int, Losses]) -> None:
         """Give every member the gradient of what its weighting makes of its tasks' losses.
@@ -176,17 +254,22 @@ class Group:
         One pass serves all, but for gradient surgery, which has one for each task. A member's tasks are
         taken in its own order: that of the outputs depends on who else is in the pack.
         """
-        together = torch.zeros((), device=self.device)
+        weighted: list[tuple[float, Tensor]] = []
+        objectives: list[Tensor] = []
         apart: dict[int, Surgery] = {}
         for run_id, member in self.members.items():
             at = self.index[run_id]
             own = {task: losses[at][task] for task in member.tasks if task in losses[at]}
-            if isinstance(member.configuration.weighting, GradientSurgery):
+            weighting = member.configuration.weighting
+            if isinstance(weighting, GradientSurgery):
                 moving = PARTS if member.stage.trains is None else member.stage.trains
                 draw = generator(member.run.seed, "surgery", member.step)
                 apart[at] = Surgery(own, self.optimizers[run_id].owned, moving, draw)
+            elif isinstance(weighting, StaticWeights):
+                weighted += [(weighting.weights.get(task, 1.0), loss) for task, loss in own.items()]
             else:
-                together = together + self._objective(run_id, own)
+                objectives.append(self._objective(run_id, own))
+        together = torch.zeros((), device=self.device) + sum(objectives) + _weighted_sum(weighted)
         passes = max([1, *(len(surgery.losses) for surgery in apart.values())])
         for number in range(passes):
             self.pack.zero_gradients()
@@ -235,7 +318,7 @@ class Group:
         """What reaches the heads, where it is known without the backbone: not here."""
         return None
 
-    def _requests(self) -> tuple[list[Request], dict[tuple[int, str], Tensor]]:
+    def _requests(self) -> tuple[list[Request], dict[tuple[int, str], np.ndarray]]:
         """Every member's examples of its next step, and their labels by (member, task)."""
         requests: list[Request] = []
         labels = {}
@@ -245,7 +328,7 @@ class Group:
                 split = self.data.splits[task, "train"]
                 indices = self.examples(member, task, number)
                 requests.append(Request(at, task, split, indices, member.configuration.pairs))
-                labels[at, task] = torch.from_numpy(split.labels[indices]).to(self.device)
+                labels[at, task] = split.labels[indices]
         return requests, labels
 
     def examples(self, member: Member, task: str, number: int) -> np.ndarray:
@@ -269,29 +352,33 @@ class Group:
         return known[1]
 
 
-def penalised(
-    member: Member, at: int, losses: Mapping[str, Tensor], penalties: Sequence[Penalties]
-) -> dict[str, Tensor]:
-    """A member's losses by task, each with what is added to it; the member remembers what that is."""
-    found = dict(losses)
-    for task in losses:
-        added = [of[at, task] for of in penalties if (at, task) in of]
-        if added:
-            penalty = torch.stack(added).sum()
-            member.add_loss(penalty_of(task), penalty.detach())
-            found[task] = losses[task] + penalty
-    return found
+def _sums(penalties: Sequence[Penalties]) -> dict[tuple[int, str], Tensor]:
+    """All that is added to the loss of each (member, task)."""
+    by_key: dict[tuple[int, str], list[Tensor]] = {}
+    for of in penalties:
+        for key, penalty in of.items():
+            by_key.setdefault(key, []).append(penalty)
+    return {key: torch.stack(found).sum() for key, found in by_key.items()}
+
+
+def _weighted_sum(weighted: Sequence[tuple[float, Tensor]]) -> Tensor | float:
+    """Of losses, each with its weight."""
+    if not weighted:
+        return 0.0
+    losses = torch.stack([loss for _, loss in weighted])
+    return (losses * put(np.array([weight for weight, _ in weighted]), losses.device).to(losses.dtype)).sum()
 
 
 def _mean_losses(
-    outputs: Sequence[TaskOutput], labels: Mapping[tuple[int, str], Tensor]
+    outputs: Sequence[TaskOutput], labels: Mapping[tuple[int, str], np.ndarray]
 ) -> dict[int, dict[str, Tensor]]:
     """Each member's mean loss by task, from what the heads gave and the labels by (member, task)."""
     found: dict[int, dict[str, Tensor]] = {}
     for output in outputs:
-        name = output.task.name
-        known = torch.cat([labels[at, name] for at, _, _ in output.members])
+        name, device = output.task.name, output.outputs.device
+        known = put(np.concatenate([labels[at, name] for at, _, _ in output.members]), device)
         losses = per_example(output.task, output.outputs, known)
-        for at, start, stop in output.members:
-            found.setdefault(at, {})[name] = losses[start:stop].mean()
+        means = segment_means(losses, [stop - start for _, start, stop in output.members])
+        for (at, _, _), mean in zip(output.members, means.unbind(), strict=True):
+            found.setdefault(at, {})[name] = mean
     return found

@@ -68,11 +68,12 @@ class TrainedModel:
         indices = np.arange(len(examples.ids))
         of, length = self.tasks[task], self._max_length
         configuration = self._pack.admitted[0].configuration
+        given = (self._pack, [0], of, examples, indices, data, length, self._device)
         if not depends_on_example_alone(configuration):
-            return predict(self._pack, 0, of, examples, indices, data, length, self._device)
+            return predict(*given)[0]
         store = FeatureStore(data, self._device)  # as in training, so that not a bit differs
         features = partial(store.read, self._pack.backbone, length, read={0: configuration.features})
-        return predict(self._pack, 0, of, examples, indices, data, length, self._device, features)
+        return predict(*given, features)[0]
 
     @torch.no_grad()
     def outputs(self, task: str, first: Sequence[str], second: Sequence[str] | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,15 +113,6 @@ class Member:
         done = self.plan.epochs_at(self.position)
         return done == int(done) and int(done) % every == 0
 
-    def add_loss(self, task: str, loss: Tensor) -> None:
-        """Remember a step's mean loss, or what was added to it (`penalty_of`), on its device."""
-        known = self.losses.get(task)
-        self.losses[task] = loss if known is None else known + loss
-        self.loss_counts[task] = self.loss_counts.get(task, 0) + 1
-
-    def losses_finite(self) -> bool:
-        return all(bool(torch.isfinite(loss)) for loss in self.losses.values())
-
     def mean_losses(self) -> dict[tuple[str, str], float]:
         """The mean of each task's training loss since this was asked last, and of what SMART added to it.
 
@@ -170,6 +161,32 @@ class Member:
         self.latest_losses = dict(latest)
         if facts["best"] is not None:
             self.best = Best(**facts["best"], state=best)
+
+
+def add_losses(losses: Iterable[tuple[Member, str, Tensor]]) -> None:
+    """Remember a step's mean losses, and what was added to them (`penalty_of`), on their device."""
+    known, new, owners = [], [], []
+    for member, name, loss in losses:
+        if name not in member.losses:
+            member.losses[name] = loss.detach().clone()
+        else:
+            known.append(member.losses[name])
+            new.append(loss.detach())
+            owners.append((member, name))
+        member.loss_counts[name] = member.loss_counts.get(name, 0) + 1
+    if known:
+        for (member, name), total in zip(owners, torch._foreach_add(known, new), strict=True):
+            member.losses[name] = total
+
+
+def not_finite(members: Sequence[Member]) -> list[Member]:
+    """Those of which some remembered loss is not finite. A GPU is waited for once."""
+    losses = [(member, loss) for member in members for loss in member.losses.values()]
+    if not losses:
+        return []
+    finite = torch.isfinite(torch.stack([loss for _, loss in losses])).tolist()
+    found = {id(member) for (member, _), each in zip(losses, finite, strict=True) if not each}
+    return [member for member in members if id(member) in found]
 
 
 def penalty_of(task: str) -> str:

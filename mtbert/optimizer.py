@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim.adamw import adamw
 
 from mtbert.adapters.base import Bank
 from mtbert.bert import Backbone
 from mtbert.configuration import PARTS, Part, Training
+from mtbert.devices import put
 from mtbert.pack import Pack
 from mtbert.slots import State
 from mtbert.weighting import LogVarianceBank
@@ -123,46 +124,16 @@ class MemberOptimizer:
         Args:
             factor: what warm-up and decay make of the learning rates now.
         """
+        step_together([(self, stage, factor, tasks)])
+
+    def taking_part(self, stage: Training, tasks: Iterable[str]) -> list[Owned]:
+        """What a step over these tasks' examples moves."""
         tasks = list(tasks)
         moving = PARTS if stage.trains is None else stage.trains
-        leaves = [leaf for leaf in self.owned if leaf.part in moving and leaf.touched(self.member, tasks)]
-        for leaf in leaves:
-            if leaf.gradient is not None:
-                leaf.parameter.grad = leaf.gradient
-        if stage.clip is not None and leaves:
-            clip_grad_norm_([leaf.parameter for leaf in leaves], stage.clip)
-        for part in PARTS:
-            decay = getattr(stage.weight_decay, part)
-            rate = getattr(stage.learning_rate, part) * factor
-            self._adamw([leaf for leaf in leaves if leaf.part == part and leaf.decays], rate, decay)
-            self._adamw([leaf for leaf in leaves if leaf.part == part and not leaf.decays], rate, 0.0)
-        for leaf in self.owned:
-            leaf.parameter.grad = None
+        return [leaf for leaf in self.owned if leaf.part in moving and leaf.touched(self.member, tasks)]
 
-    @torch.no_grad()
-    def _adamw(self, leaves: Sequence[Owned], rate: float, decay: float) -> None:
-        """One step of these leaves, in place."""
-        if not leaves:
-            return
-        memories = [self._memory(leaf) for leaf in leaves]
-        adamw(
-            [leaf.parameter for leaf in leaves],
-            [leaf.parameter.grad for leaf in leaves if leaf.parameter.grad is not None],
-            [memory.exp_avg for memory in memories],
-            [memory.exp_avg_sq for memory in memories],
-            [],
-            [memory.step for memory in memories],
-            fused=True,
-            amsgrad=False,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
-            lr=rate,
-            weight_decay=decay,
-            eps=_EPSILON,
-            maximize=False,
-        )
-
-    def _memory(self, leaf: Owned) -> Memory:
+    def memory(self, leaf: Owned) -> Memory:
+        """What AdamW remembers of a leaf; nothing before its first step."""
         if leaf.name not in self._memories:
             self._memories[leaf.name] = Memory.blank(leaf.parameter)
         return self._memories[leaf.name]
@@ -184,7 +155,7 @@ class MemberOptimizer:
         for leaf in self.owned:
             if f"step.{leaf.name}" not in state:
                 continue
-            memory = self._memory(leaf)
+            memory = self.memory(leaf)
             memory.step.copy_(state[f"step.{leaf.name}"])
             for moment in _MOMENTS:
                 prefix = f"{moment}."
@@ -195,6 +166,98 @@ class MemberOptimizer:
                 }
                 with torch.no_grad():
                     leaf.write(getattr(memory, moment), moments)
+
+
+def step_together(steps: Iterable[tuple[MemberOptimizer, Training, float, Iterable[str]]]) -> None:
+    """A step of each member's own, in as few operations as their learning rates allow.
+
+    Args:
+        steps: the member's optimizer, its stage, what warm-up and decay make of its learning rates now, and
+            the tasks that gave it gradients.
+    """
+    leaves: list[Owned] = []
+    clips: list[tuple[range, float]] = []
+    alike: dict[tuple[float, float], list[tuple[Owned, Memory]]] = {}
+    owned = []
+    for optimizer, stage, factor, tasks in steps:
+        owned += optimizer.owned
+        own = optimizer.taking_part(stage, tasks)
+        if stage.clip is not None and own:
+            clips.append((range(len(leaves), len(leaves) + len(own)), stage.clip))
+        leaves += own
+        for leaf in own:
+            rate = getattr(stage.learning_rate, leaf.part) * factor
+            decay = getattr(stage.weight_decay, leaf.part) if leaf.decays else 0.0
+            alike.setdefault((rate, decay), []).append((leaf, optimizer.memory(leaf)))
+    for leaf in leaves:
+        if leaf.gradient is not None:
+            leaf.parameter.grad = leaf.gradient
+    _clip(leaves, clips)
+    for (rate, decay), stepped in alike.items():
+        _adamw(stepped, rate, decay)
+    for leaf in owned:
+        leaf.parameter.grad = None
+
+
+@torch.no_grad()
+def _clip(leaves: Sequence[Owned], clips: Sequence[tuple[range, float]]) -> None:
+    """Scale gradients down, in place, where the norm of some of them together is above a limit.
+
+    Args:
+        clips: which of the leaves belong together, and their limit.
+    """
+    chosen = [leaves[at] for together, _ in clips for at in together]
+    gradients = [leaf.parameter.grad for leaf in chosen if leaf.parameter.grad is not None]
+    if not gradients:
+        return
+    device = gradients[0].device
+    counts = put(np.array([len(together) for together, _ in clips]), device)
+    squares = torch.stack(torch._foreach_norm(gradients)).square()
+    norms = torch.segment_reduce(squares, "sum", lengths=counts, unsafe=True).sqrt()
+    limits = put(np.array([limit for _, limit in clips]), device).to(norms.dtype)
+    factors = (limits / (norms + 1e-6)).clamp(max=1.0)
+    owners = np.repeat(np.arange(len(clips)), [len(together) for together, _ in clips])
+    _scale(list(zip(chosen, owners.tolist(), strict=True)), factors)
+
+
+def _scale(leaves: Sequence[tuple[Owned, int]], factors: Tensor) -> None:
+    """Multiply each leaf's gradient with its factor, all slots of a bank at once."""
+    by_bank: dict[int, list[tuple[Owned, int]]] = {}
+    for leaf, at in leaves:
+        by_bank.setdefault(id(leaf.bank), []).append((leaf, at))
+    none = factors.new_ones(1)
+    for of_bank in by_bank.values():
+        bank = of_bank[0][0].bank
+        if bank is None or bank.stack.gradients is None:
+            own = [leaf.parameter.grad for leaf, _ in of_bank if leaf.parameter.grad is not None]
+            torch._foreach_mul_(own, factors[of_bank[0][1]])  # a backbone is trained by one member alone
+            continue
+        chosen = np.full(len(bank.stack.gradients), len(factors))
+        for leaf, at in of_bank:
+            chosen[leaf.slot] = at
+        of_slots = torch.cat([factors, none])[put(chosen, factors.device)]
+        bank.stack.gradients.mul_(of_slots.unsqueeze(1))
+
+
+@torch.no_grad()
+def _adamw(stepped: Sequence[tuple[Owned, Memory]], rate: float, decay: float) -> None:
+    """One step of these leaves, in place."""
+    adamw(
+        [leaf.parameter for leaf, _ in stepped],
+        [leaf.parameter.grad for leaf, _ in stepped if leaf.parameter.grad is not None],
+        [memory.exp_avg for _, memory in stepped],
+        [memory.exp_avg_sq for _, memory in stepped],
+        [],
+        [memory.step for _, memory in stepped],
+        fused=True,
+        amsgrad=False,
+        beta1=_BETAS[0],
+        beta2=_BETAS[1],
+        lr=rate,
+        weight_decay=decay,
+        eps=_EPSILON,
+        maximize=False,
+    )
 
 
 def rate_factor(stage: Training, step: int, steps: int) -> float:

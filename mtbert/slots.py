@@ -13,8 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtbert.devices import put
+
 State = dict[str, Tensor]
 """A member's tensors by name, as its checkpoint holds them."""
+
+
+WIDTH_MULTIPLE = 16  # every new shape costs a search for its kernels: few widths, few searches
 
 
 class Extent(NamedTuple):
@@ -127,7 +132,7 @@ class SlotView:
         if self.whole or not self.slots:
             return
         taken = [np.concatenate(by_slot[slot]) for slot in self.slots]
-        width = max(map(len, taken))
+        width = -(-max(map(len, taken)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
         cells = np.stack([np.concatenate([of, np.full(width - len(of), of[0])]) for of in taken])
         into = np.full(rows, cells.size, dtype=np.int64)  # one past the end: a row of zeros
         from_cell = np.full(cells.shape, rows, dtype=np.int64)
@@ -135,24 +140,29 @@ class SlotView:
             into[of] = at * width + np.arange(len(of))
             from_cell[at, : len(of)] = of
         self.width, self.cell_of_row = width, into
+        self._spread = torch.empty(0), torch.empty(0)
+        self._all_taken, self._all_filled = bool((into < cells.size).all()), bool((from_cell < rows).all())
         self.cells, self.into, self.from_cell = (
-            torch.from_numpy(index.reshape(-1)).to(device) for index in (cells, into, from_cell)
+            put(index.reshape(-1), device) for index in (cells, into, from_cell)
         )
 
     def spread(self, x: Tensor) -> Tensor:
-        """[rows, features] → [active slots, width, features]"""
+        """[rows, features] → [active slots, width, features]; the last one is remembered."""
         if self.whole:
             return x.unsqueeze(0)
-        cells: Tensor = _Gather.apply(x, self.cells, self.into)  # type: ignore[no-untyped-call]
-        return cells.view(len(self.slots), self.width, x.shape[-1])
+        known, cells = self._spread
+        if known is not x or cells.requires_grad != (x.requires_grad and torch.is_grad_enabled()):
+            gathered: Tensor = _Gather.apply(x, self.cells, self.into, True, self._all_taken)  # type: ignore[no-untyped-call]
+            cells = gathered.view(len(self.slots), self.width, x.shape[-1])
+            self._spread = x, cells
+        return cells
 
     def collect(self, cells: Tensor) -> Tensor:
         """[active slots, width, features] → [rows, features], zero where no slot is."""
         if self.whole:
             return cells.squeeze(0)
-        rows: Tensor = _Gather.apply(  # type: ignore[no-untyped-call]
-            cells.reshape(-1, cells.shape[-1]), self.into, self.from_cell
-        )
+        flat = cells.reshape(-1, cells.shape[-1])
+        rows: Tensor = _Gather.apply(flat, self.into, self.from_cell, self._all_taken, self._all_filled)  # type: ignore[no-untyped-call]
         return rows
 
     def of_slots(self, stacked: Tensor) -> Tensor:
@@ -164,6 +174,11 @@ class SlotView:
         return stacked[torch.tensor(self.slots, device=stacked.device)]
 
 
+def segment_means(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The mean of each stretch of entries, which are of these lengths, end to end. [stretches]"""
+    return torch.segment_reduce(x, "mean", lengths=put(np.array(lengths), x.device), unsafe=True)
+
+
 class _Gather(torch.autograd.Function):
     """Rows by index, a row of zeros past the end; each row's gradient comes from one place or none.
 
@@ -172,11 +187,23 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, within: bool, back_within: bool) -> Tensor:
+        """
+        Args:
+            within, back_within: whether `index` and `back` never point past the end.
+        """
         ctx.save_for_backward(back)
-        return torch.cat([x, x.new_zeros(1, x.shape[-1])]).index_select(0, index)
+        ctx.back_within = back_within
+        return _rows_or_zeros(x, index, within)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (back,) = ctx.saved_tensors
-        return torch.cat([grad, grad.new_zeros(1, grad.shape[-1])]).index_select(0, back), None, None
+        return _rows_or_zeros(grad, back, ctx.back_within), None, None, None, None
+
+
+def _rows_or_zeros(x: Tensor, index: Tensor, within: bool) -> Tensor:
+    """Rows by index; zeros where it points past the end, which `within` rules out."""
+    if not within:
+        x = torch.cat([x, x.new_zeros(1, x.shape[-1])])
+    return x.index_select(0, index)

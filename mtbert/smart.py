@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mtbert.configuration import Dropout
+from mtbert.devices import put
 from mtbert.draws import key64, normal
 from mtbert.dropout import token_keys
 from mtbert.losses import divergence
@@ -148,7 +149,7 @@ class Smoothness:
         values = [value(span.member, span.task) for span in spans]
         counts = [span.rows.stop - span.rows.start for span in spans]
         rows = np.repeat(np.array(values, dtype=np.float64), counts)
-        return torch.from_numpy(rows).to(batch.ids.device).unsqueeze(1)
+        return put(rows, batch.ids.device).unsqueeze(1)
 
 
 def by_member(outputs: Sequence[TaskOutput]) -> Outputs:

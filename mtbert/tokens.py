@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtbert.attention import AttentionView
+from mtbert.devices import put
 
 ROW_MULTIPLE = 32  # oneDNN builds a primitive for each new number of rows: few numbers, few primitives
 
@@ -63,19 +64,19 @@ class TokenBatch:
     @cached_property
     def first_rows(self) -> Tensor:
         """`starts` on the batch's device: the rows of the [CLS] tokens."""
-        return torch.from_numpy(self.starts).to(self.ids.device)
+        return put(self.starts, self.ids.device)
 
     @cached_property
     def positions(self) -> Tensor:
         """The position of each row in its sequence; zero past the last token. int64 [rows]"""
         positions = np.zeros(self.rows, dtype=np.int64)
         positions[: self.tokens] = np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
-        return torch.from_numpy(positions).to(self.ids.device)
+        return put(positions, self.ids.device)
 
     @cached_property
     def sequence_of_row(self) -> Tensor:
         """The sequence of each token. int64 [tokens]"""
-        return torch.from_numpy(np.repeat(np.arange(self.sequences), self.lengths)).to(self.ids.device)
+        return put(np.repeat(np.arange(self.sequences), self.lengths), self.ids.device)
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -113,7 +114,7 @@ class TokenBatch:
             return self, torch.arange(self.rows, device=self.ids.device)
         kept = np.flatnonzero(np.repeat(chosen, self.lengths))
         kept = np.pad(kept, (0, rounded_rows(len(kept)) - len(kept)), mode="edge")
-        rows = torch.from_numpy(kept).to(self.ids.device)
+        rows = put(kept, self.ids.device)
         batch = TokenBatch(
             self.ids[rows],
             self.segment_ids[rows],
@@ -125,5 +126,6 @@ class TokenBatch:
 
 
 def rounded_rows(tokens: int) -> int:
-    """The number of rows that a batch of so many tokens takes."""
-    return -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    """The number of rows that a batch of so many tokens takes: of many tokens, at most one in 32 more."""
+    multiple = max(ROW_MULTIPLE, 1 << max(0, tokens.bit_length() - 6))
+    return -(-tokens // multiple) * multiple

@@ -8,7 +8,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 
 from mtbert.adapters import low_rank
 from mtbert.bert import Backbone
+from mtbert.bregman import has_average
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
+from mtbert.configuration import Pairs
 from mtbert.counts import check_training, count
 from mtbert.data.tokenise import TokenisedData
 from mtbert.evaluation import (
@@ -33,12 +36,15 @@ from mtbert.evaluation import (
 from mtbert.features import FeatureStore
 from mtbert.group import Group
 from mtbert.grouping import group_key, new_group
-from mtbert.member import Best, Member, initial_state
+from mtbert.member import Best, Member, initial_state, not_finite
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from mtbert.slots import State
 
 Event = Evaluated | Ended | Returned
+Seen = dict[tuple[str, str], dict[str, Predictions]]
+"""What is predicted, by run and split, and by task."""
+
 CHECK_EVERY = 16  # steps between looks at the losses: each look waits for the device
 
 
@@ -110,10 +116,10 @@ class Trainer:
 
     def checkpoint(self, run_id: str) -> bytes:
         """The run between two steps: adapters, heads and optimizer, and its best so far."""
-        group, member = self._of_run[run_id], self._member(run_id)
-        tensors = {f"now.{name}": value for name, value in group.state_of(run_id).items()}
-        tensors |= {f"adam.{name}": value for name, value in group.optimizers[run_id].state().items()}
-        tensors |= {f"average.{name}": value for name, value in group.average_of(run_id).items()}
+        stand, member = self._of_run[run_id].stand_of(run_id), self._member(run_id)
+        tensors = {f"now.{name}": value for name, value in stand.state.items()}
+        tensors |= {f"adam.{name}": value for name, value in stand.optimizer.items()}
+        tensors |= {f"average.{name}": value for name, value in stand.average.items()}
         tensors |= {f"loss.{task}": loss for task, loss in member.losses.items()}
         tensors |= {f"latest.{task}": loss for task, loss in member.latest_losses.items()}
         if member.best is not None:
@@ -127,35 +133,56 @@ class Trainer:
         while self._groups and not events and time.perf_counter() < until:
             for group in list(self._groups.values()):
                 group.step()
-                for run_id in list(group.members):
-                    events += self._after_step(group, run_id)
+                events += self._after_step(group)
         return events
 
     def _member(self, run_id: str) -> Member:
         return self._of_run[run_id].members[run_id]
 
-    def _after_step(self, group: Group, run_id: str) -> list[Event]:
-        member = group.members[run_id]
-        due = member.evaluation_due()
-        if (due or member.step % CHECK_EVERY == 0) and not member.losses_finite():
-            return [self._end(group, member, "diverged")]
+    def _after_step(self, group: Group) -> list[Event]:
+        """Evaluate those for whom it is time, together, and close the books of those who are through."""
+        due = [member for member in group.members.values() if member.evaluation_due()]
+        looked_at = [m for m in group.members.values() if m in due or m.step % CHECK_EVERY == 0]
+        events: list[Event] = [self._end(group, member, "diverged") for member in not_finite(looked_at)]
+        due = [member for member in due if member.run.run_id in group.members]
         if not due:
-            return []
-        began = time.perf_counter()
-        record, finite = self._evaluate(group, member)
-        member.seconds["evaluation"] += time.perf_counter() - began
-        if not finite:
-            return [self._end(group, member, "diverged")]
-        record |= _costs(member)
-        patience = member.configuration.evaluation.patience
-        enough = patience is not None and member.evaluations_without_better >= patience
-        events: list[Event] = [Evaluated(run_id, record)]
-        if member.finished or enough:
-            events.append(self._end(group, member, "completed"))
-        return events
+            return events
+        through: list[Member] = []
+        with _shared_among(due):
+            seen = self._seen_by(group, due)
+            records = {member.run.run_id: self._evaluate(group, member, seen) for member in due}
+        for member in due:
+            record = records[member.run.run_id]
+            if record is None:
+                events.append(self._end(group, member, "diverged"))
+                continue
+            events.append(Evaluated(member.run.run_id, record | _costs(member)))
+            patience = member.configuration.evaluation.patience
+            enough = patience is not None and member.evaluations_without_better >= patience
+            if member.finished or enough:
+                through.append(member)
+        with _shared_among(through):
+            self._evaluate_kept(group, through)
+        return [*events, *(self._end(group, member, "completed") for member in through)]
 
-    def _evaluate(self, group: Group, member: Member) -> tuple[dict[str, Any], bool]:
-        """The evaluation's record, and whether all outputs were finite; the best is kept on the way."""
+    def _seen_by(self, group: Group, members: Sequence[Member]) -> Seen:
+        """What members predict now on what their evaluations are on."""
+        seen: Seen = {}
+        for split in ("dev", "train"):
+            by_limit: dict[int | None, list[Member]] = {}
+            for member in members:
+                settings = member.configuration.evaluation
+                if split == "dev":
+                    by_limit.setdefault(None if member.finished else settings.dev_limit, []).append(member)
+                elif settings.train_limit:
+                    by_limit.setdefault(settings.train_limit, []).append(member)
+            for limit, alike in by_limit.items():
+                for run_id, found in self._predict(group, alike, split, limit).items():
+                    seen[run_id, split] = found
+        return seen
+
+    def _evaluate(self, group: Group, member: Member, seen: Seen) -> dict[str, Any] | None:
+        """The evaluation's record, or None where an output is not finite; the best is kept on the way."""
         settings = member.configuration.evaluation
         whole = member.finished or settings.dev_limit is None
         found: list[Row] = [
@@ -163,32 +190,37 @@ class Trainer:
         ]
         weights = group.changing_weights(member.run.run_id)
         found += [["train", task, "loss_weight", weight] for task, weight in weights.items()]
-        dev = self._predict(group, member, "dev", None if whole else settings.dev_limit)
-        compared = dev
+        dev = compared = seen[member.run.run_id, "dev"]
         if whole and settings.dev_limit is not None:  # compare with earlier steps on what they saw
             compared = {
                 task: of.subset(subset(self._data.splits[task, "dev"], f"dev.{task}", settings.dev_limit))
                 for task, of in dev.items()
             }
         if not all_finite(dev):
-            return {}, False
-        train = self._predict(group, member, "train", settings.train_limit) if settings.train_limit else {}
+            return None
+        train = seen.get((member.run.run_id, "train"), {})
         on_dev, on_train = self._metrics(member, dev, "dev"), self._metrics(member, train, "train")
         summary = summarised(self._data.tasks, on_dev)
         found += rows("dev", on_dev) + rows("train", on_train) + rows("dev", {"": summary})
         on_compared = self._metrics(member, compared, "dev")
         self._keep(group, member, on_compared, dev if whole else {}, found, summary["score"])
-        record = {"step": member.step, "epoch": member.epoch, "rows": found, "score": summary["score"]}
-        return record, True
+        return {"step": member.step, "epoch": member.epoch, "rows": found, "score": summary["score"]}
 
-    def _predict(self, group: Group, member: Member, split: str, limit: int | None) -> dict[str, Predictions]:
-        predictions = {}
-        for task in member.reached_tasks:
+    def _predict(
+        self, group: Group, members: Sequence[Member], split: str, limit: int | None
+    ) -> dict[str, dict[str, Predictions]]:
+        """What members predict by run and task, those together who encode a task's examples alike."""
+        found: dict[tuple[str, str], Predictions] = {}
+        alike: dict[tuple[str, Pairs], list[Member]] = {}
+        for member in members:
+            for task in member.reached_tasks:
+                alike.setdefault((task, member.configuration.pairs), []).append(member)
+        for (task, _), together in alike.items():
             examples = self._data.splits[task, split]
-            predictions[task] = predict(
+            predictions = predict(
                 group.pack,
-                group.index[member.run.run_id],
-                member.tasks[task],
+                [group.index[member.run.run_id] for member in together],
+                together[0].tasks[task],
                 examples,
                 subset(examples, f"{split}.{task}", limit),
                 self._data,
@@ -196,7 +228,12 @@ class Trainer:
                 self._device,
                 group.features,
             )
-        return predictions
+            for member, of_member in zip(together, predictions, strict=True):
+                found[member.run.run_id, task] = of_member
+        return {
+            member.run.run_id: {task: found[member.run.run_id, task] for task in member.reached_tasks}
+            for member in members
+        }
 
     def _metrics(
         self, member: Member, found: dict[str, Predictions], split: str
@@ -237,10 +274,8 @@ class Trainer:
         member.best = Best(member.step, value, state, columns, dev_rows, score)
 
     def _end(self, group: Group, member: Member, status: str) -> Ended:
-        """Close the run's book; the kept weights are evaluated on all of dev where they were not."""
+        """Close the run's book."""
         best = member.best if status == "completed" else None
-        if best is not None and not best.predictions:
-            best = self._evaluated_whole(group, member, best)
         counts = count(member.configuration, group.backbone.config, member.tasks)
         record: dict[str, Any] = {
             "status": status,
@@ -259,19 +294,30 @@ class Trainer:
         self.remove(member.run.run_id)
         return Ended(member.run.run_id, record, {} if best is None else best.predictions, weights)
 
-    def _evaluated_whole(self, group: Group, member: Member, best: Best) -> Best:
-        began = time.perf_counter()
-        run_id = member.run.run_id
-        optimizer = group.optimizers[run_id].state()
-        group.remove(run_id)
-        group.admit(member, best.state, optimizer, best.state)
-        dev = self._predict(group, member, "dev", None)
-        on_dev = self._metrics(member, dev, "dev")
-        summary = summarised(self._data.tasks, on_dev)
-        member.seconds["evaluation"] += time.perf_counter() - began
-        found = rows("dev", on_dev) + rows("dev", {"": summary})
-        columns = columns_of(dev, self._data, "dev")
-        return Best(best.step, best.value, best.state, columns, found, summary["score"])
+    def _evaluate_kept(self, group: Group, members: Sequence[Member]) -> None:
+        """Evaluate the kept weights on all of dev, of those members where they were not."""
+        kept = {member: member.best for member in members if member.best and not member.best.predictions}
+        for member, best in kept.items():
+            optimizer = group.stand_of(member.run.run_id).optimizer
+            group.remove(member.run.run_id)
+            group.admit(member, best.state, optimizer)
+        found_by = self._predict(group, list(kept), "dev", None)
+        for member, best in kept.items():
+            dev = found_by[member.run.run_id]
+            on_dev = self._metrics(member, dev, "dev")
+            summary = summarised(self._data.tasks, on_dev)
+            found = rows("dev", on_dev) + rows("dev", {"": summary})
+            columns = columns_of(dev, self._data, "dev")
+            member.best = Best(best.step, best.value, best.state, columns, found, summary["score"])
+
+
+@contextmanager
+def _shared_among(members: Sequence[Member]) -> Iterator[None]:
+    """Books the time that the block takes as evaluation, in equal parts."""
+    began = time.perf_counter()
+    yield
+    for member in members:
+        member.seconds["evaluation"] += (time.perf_counter() - began) / len(members)
 
 
 def failed(run: Run, error: BaseException, kind: str) -> Ended:
@@ -328,8 +374,7 @@ def _restore(member: Member, checkpoint: bytes, initial: State) -> tuple[State, 
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = value
-    smart = member.configuration.smart
-    for part in ("now",) if smart is None or smart.bregman is None else ("now", "average"):
+    for part in ("now", "average") if has_average(member.configuration) else ("now",):
         missing = sorted(set(initial) - set(parts[part]))
         if missing:
             raise CheckpointError(f"a checkpoint of run {member.run.run_id} that lacks '{part}.{missing[0]}'")

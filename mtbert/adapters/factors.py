@@ -166,7 +166,8 @@ class FactorBank:
         states = [next(m.state for m in admitted if m.index == index) for index in self.members]
         self.stack = Stack(_largest(extents), extents, states, dtype, device)
         self.sites = frozenset(name.rsplit(".", 1)[0] for name in self.stack.shapes)
-        self.scales = torch.tensor([scale(of) for of in self.variants], dtype=dtype, device=device)
+        self.scale_of_slot = [scale(of) for of in self.variants]
+        self.scales = torch.tensor(self.scale_of_slot, dtype=dtype, device=device)
         self.rates: list[float | None] = [of.dropout for of in self.variants]
 
     def slot_of(self, member: int, task: str) -> int | None:

@@ -31,8 +31,8 @@ class LoRABank(FactorBank):
         """y + s·B·A·dropout(x), each row with its slot's factors. [rows, out]"""
         a = view.of_slots(self.first_factor(site)).to(y.dtype)  # [slots, rank, in]
         b = view.of_slots(self.stack.leaf[f"{site}.B"]).to(y.dtype)  # [slots, out, rank]
-        scales = view.of_slots(self.scales)
         if view.whole:
-            return torch.addmm(y, dropped @ a[0].T, b[0].T, alpha=float(scales[0]))
-        narrow = torch.bmm(view.spread(dropped), a.mT) * scales[:, None, None].to(y.dtype)
+            return torch.addmm(y, dropped @ a[0].T, b[0].T, alpha=self.scale_of_slot[view.slots[0]])
+        scales = view.of_slots(self.scales)[:, None, None].to(y.dtype)
+        narrow = torch.bmm(view.spread(dropped), a.mT) * scales
         return y + view.collect(torch.bmm(narrow, b.mT))

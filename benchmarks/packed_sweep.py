@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="bert-base-uncased", help="its size; a folder, or a published name")
+    parser.add_argument(
+        "--model", default="bert-base-uncased", help="its size; a folder, or a published name"
+    )
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--steps", type=int, default=100, help="of each run")
     parser.add_argument(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from mtbert.data.tokenise import TokenisedData
 from tests.mtbert import toys
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which no test has done yet
 
 
 @pytest.fixture(scope="session")

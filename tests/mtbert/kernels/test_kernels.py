@@ -1,9 +1,7 @@
 """The GPU's kernels against torch's operations; without a GPU they run in Triton's interpreter."""
 
-# ruff: noqa: E402 - Triton reads its switch when it is imported
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-INTERPRETED = not torch.cuda.is_available()
-"""By Triton's interpreter, whose products of bfloat16 are wrong."""
-if INTERPRETED:
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="comes with torch's builds for CUDA, and on Linux with the test extra")
 
 from mtbert import attention as plain
@@ -25,6 +19,8 @@ from mtbert.dropout import AttentionDropout, Rates
 from mtbert.kernels import attention as kernel
 from mtbert.kernels import dropout
 
+INTERPRETED = not torch.cuda.is_available()
+"""By Triton's interpreter, whose products of bfloat16 are wrong."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTHS = np.array([1, 5, 33, 16, 64, 70])
 RATES = {

@@ -10,17 +10,18 @@ from mtbert.data.tokenise import TokenisedData
 from mtbert.features import Features, FeatureStore, depends_on_example_alone
 from mtbert.group import Group
 from mtbert.member import Member
+from mtbert.run import Run
 from mtbert.techniques import GradientSurgery
 
 
-def group_key(member: Member) -> Hashable:
+def group_key(run: Run) -> Hashable:
     """Runs with equal keys may share a pack; one that trains the backbone has a key of its own.
 
     Any could share one with gradient surgery, but each of its several backward passes is over the whole pack.
     """
-    configuration = member.configuration
+    configuration = run.configuration
     surgery = isinstance(configuration.weighting, GradientSurgery)
-    alone = member.run.run_id if configuration.backbone == "trained" else None
+    alone = run.run_id if configuration.backbone == "trained" else None
     stored = depends_on_example_alone(configuration)
     return (configuration.precision, configuration.max_length, surgery, stored, alone)
 

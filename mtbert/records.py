@@ -31,7 +31,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class Returned:
-    """A run given back with its checkpoint, for want of memory."""
+    """A run given back with its checkpoint, for want of memory; `step` is where it stands."""
 
     run_id: str
     reason: str
+    step: int
+    checkpoint: bytes

@@ -37,6 +37,7 @@ from mtbert.features import FeatureStore
 from mtbert.group import Group
 from mtbert.grouping import group_key, new_group
 from mtbert.member import Best, Member, initial_state, not_finite
+from mtbert.memory import is_out_of_memory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from mtbert.slots import State
@@ -103,7 +104,7 @@ class Trainer:
         average: State | None = None
         if checkpoint is not None:
             state, optimizer, average = _restore(member, checkpoint, state)
-        key = group_key(member)
+        key = group_key(run)
         if key not in self._groups:
             self._groups[key] = new_group(member, backbone, self._data, self._device, self._store)
         self._groups[key].admit(member, state, optimizer, average)
@@ -132,9 +133,35 @@ class Trainer:
         events: list[Event] = []
         while self._groups and not events and time.perf_counter() < until:
             for group in list(self._groups.values()):
-                group.step()
-                events += self._after_step(group)
+                short_of = self._step(group)
+                events += self._after_step(group) if short_of is None else self._give_back(group, short_of)
         return events
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of GPU memory that were taken at most so far, and all there are; None for a CPU."""
+        if not self._device.startswith("cuda"):
+            return None
+        return peak_memory(self._device), torch.cuda.get_device_properties(self._device).total_memory
+
+    def _step(self, group: Group) -> str | None:
+        """Step a group's members, or none; what was said where several had not memory enough."""
+        try:
+            group.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(group.members) == 1:
+                raise
+            return str(error) or type(error).__name__
+        return None
+
+    def _give_back(self, group: Group, reason: str) -> list[Event]:
+        """Let the youngest quarter of a group go, with their checkpoints."""
+        youngest = list(group.members)[-max(1, len(group.members) // 4) :]
+        returned: list[Event] = [
+            Returned(run_id, reason, self.step_of(run_id), self.checkpoint(run_id)) for run_id in youngest
+        ]
+        for run_id in youngest:
+            self.remove(run_id)
+        return returned
 
     def _member(self, run_id: str) -> Member:
         return self._of_run[run_id].members[run_id]

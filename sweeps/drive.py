@@ -49,6 +49,7 @@ class Work:
         runs: by id, in the order in which they are wanted.
         targets: the length of each; they grow with `more`.
         aims: the step wanted of each, as the ledger stands.
+        pack: how many runs a trial holds; None for as many as a GPU is seen to have room for.
         more: asked for runs beside these when all are given out.
         halt: why nothing more is to be trained, as the ledger stands; None while something is.
         retried: failed runs that are to be tried again.
@@ -62,7 +63,7 @@ class Work:
     targets: Mapping[str, int]
     aims: Callable[[State], Aims]
     retried: Sequence[str]
-    pack: int
+    pack: int | None
     more: Callable[[State, int], Growth]
     halt: Callable[[State], Halt | None]
     driver: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from analysis.show import Column, as_text, laid_out
 from analysis.store import RunState
 from sweeps.estimate import sweep_seconds
+from sweeps.packing import FIRST, GAIN, MEMORY_SHARE
 from sweeps.placement import Placement, this_machine
 from sweeps.progress import spoken_seconds
 from sweeps.search.budget import Spent
@@ -41,13 +42,25 @@ def show_search(launch: SearchLaunch) -> None:
         launch.say("Nothing to train.")
         return
     placement = launch.place([this_machine()])
-    launch.say(f"{placement.slots} at once on this machine ({placement.reason})")
+    _say_placement(launch, placement)
     pace = launch.pace(placement.needs)
     steps = {str(number): launch.steps(launch.wanted[0]) for number in range(left)}
     seconds = sweep_seconds(pace, steps, placement.slots)
     for line in _allowance(launch, placement, pace.per_step * launch.steps(launch.wanted[0]), left):
         launch.say(line)
     launch.say(f"About {spoken_seconds(seconds)}, {pace.source}. Nothing was started.")
+
+
+def _say_placement(launch: Launch, placement: Placement) -> None:
+    launch.say(f"{placement.slots} at once on this machine ({placement.reason})")
+    pack = launch.settings.pack
+    if pack is None and placement.needs.gpus:
+        launch.say(
+            f"Each is a pack: {FIRST} runs side by side at first, then twice as many while they fit into "
+            f"{MEMORY_SHARE:.0%} of the GPU's memory and bring {GAIN - 1:.0%} more steps per second"
+        )
+    elif pack is not None and pack > 1:
+        launch.say(f"Each is a pack of up to {pack} runs side by side")
 
 
 def _allowance(launch: SearchLaunch, placement: Placement, seconds: float, left: int) -> list[str]:
@@ -74,7 +87,7 @@ def show_dry_run(launch: Launch) -> None:
         launch.say("Nothing to train.")
         return
     placement = launch.place([this_machine()])
-    launch.say(f"{placement.slots} at once on this machine ({placement.reason})")
+    _say_placement(launch, placement)
     left = {run_id: launch.targets[run_id] - _reached(launch.state.runs.get(run_id)) for run_id in waiting}
     pace = launch.pace(placement.needs)
     seconds = sweep_seconds(pace, left, placement.slots)

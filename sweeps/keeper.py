@@ -8,7 +8,7 @@ Every method may be called again with the same arguments: Ray does so when the k
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -38,10 +38,11 @@ class Entry(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A run to be trained, and what it goes on from."""
+    """A run to be trained, what it goes on from, and the step at which it is stopped, if before its end."""
 
     run: dict[str, Any]
     checkpoint: bytes | None
+    until: int | None
 
 
 class Heard(NamedTuple):
@@ -104,8 +105,13 @@ class Keeper:
         sweep: str,
         retried: Sequence[str],
         occupied: Occupied | None = None,
+        until: Mapping[str, int] | None = None,
     ) -> list[Granted]:
-        """Claims runs for this driver, which trains none of them at this moment."""
+        """Claims runs for this driver, which trains none of them at this moment.
+
+        Args:
+            until: the step at which a run is to be stopped before its end, by id.
+        """
         state = self._writer.refresh()
         granted = []
         for run in runs:
@@ -114,7 +120,7 @@ class Keeper:
             if held is not None and held.status == "running" and held.driver == self._driver:
                 # claimed by a call whose answer was lost with the keeper before this one
                 self._writer.release(run_id, held.attempt, "released")
-            claim = self._writer.begin(run, sweep, run_id in retried, occupied)
+            claim = self._writer.begin(run, sweep, run_id in retried, occupied, (until or {}).get(run_id))
             granted.append(Granted(run_id, claim.attempt, claim.refused))
         return granted
 
@@ -125,7 +131,21 @@ class Keeper:
         if run.attempt != attempt or run.status != "running":
             return None
         stored = self._writer.load_checkpoint(run_id)
-        return Opened(dict(run.run), None if stored is None else stored[1])
+        return Opened(dict(run.run), None if stored is None else stored[1], run.begins[attempt].until)
+
+    @_told
+    def given(self, trial: str, held: Sequence[str]) -> list[tuple[str, int]]:
+        """The runs that the ledger gives to a trial of this driver and that it does not hold, with attempts.
+
+        What a trial is told to take is in the ledger before: a keeper that was killed forgets nothing.
+        """
+        found = []
+        for run_id, run in self._writer.refresh().runs.items():
+            if run.status == "running" and run.driver == self._driver and run_id not in held:
+                occupied = run.begins[run.attempt].occupied
+                if occupied is not None and occupied.trial == trial:
+                    found.append((run_id, run.attempt))
+        return found
 
     @_told
     def record(self, entries: Sequence[Entry]) -> Heard:

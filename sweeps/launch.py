@@ -156,7 +156,7 @@ class Launch:
         memory = [self._memory(run) for run in {run.config_id: run for run in wanted}.values()]
         needs = Needs(
             gpus=asked if asked is not None else float(some),
-            memory=max(memory, default=0.0) * min(self.settings.pack, max(1, len(wanted))),
+            memory=max(memory, default=0.0) * min(self.settings.pack or 1, max(1, len(wanted))),
         )
         return place(machines, needs, self.settings.max_concurrent)
 
@@ -194,7 +194,7 @@ class Launch:
                 targets=self.targets,
                 aims=self.aims,
                 retried=self.retried,
-                pack=self.settings.pack,
+                pack=self.settings.pack or (None if placement.needs.gpus else 1),
                 more=self.more,
                 halt=self.halt,
                 driver=self.driver,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -113,17 +113,48 @@ def reached(run: RunState | None, wanted: int) -> bool:
     return run is not None and (run.final or (run.status == "stopped" and run.step >= wanted))
 
 
-def choose(view: Outlook, state: State, pack: int) -> list[str]:
+def choose(
+    view: Outlook, state: State, pack: int, trials: int = 1, kin: Callable[[str], Hashable] = lambda _: None
+) -> list[str]:
     """The runs that the next trial holds, none where nothing may be started now.
 
     What was begun before comes first. Packs get smaller with the losses of their first run, so that
     innocent members outlive a guilty neighbour: whole, a quarter, alone.
+
+    Args:
+        trials: among which what is open is shared out.
+        kin: what runs have in common that train well side by side; those like the first are preferred.
     """
     if not view.open:
         return list(view.alone[:1]) if not view.in_flight else []
     size = pack_size(state.runs.get(view.open[0]), pack)
     alike = [run_id for run_id in view.open if pack_size(state.runs.get(run_id), pack) == size]
-    return alike[:size]
+    share = min(size, -(-len(alike) // trials))
+    return preferred(alike, {kin(alike[0])}, kin)[:share] if size > 1 else alike[:1]
+
+
+def joining(
+    view: Outlook,
+    state: State,
+    pack: int,
+    room: int,
+    trials: int,
+    members: Collection[str],
+    kin: Callable[[str], Hashable],
+) -> list[str]:
+    """The runs that join a whole pack's members where it has room for some.
+
+    Args:
+        trials, kin: as for `choose`; those like a member are preferred.
+    """
+    whole = [run_id for run_id in view.open if pack_size(state.runs.get(run_id), pack) == pack]
+    share = min(room, -(-len(whole) // trials))
+    return preferred(whole, {kin(run_id) for run_id in members}, kin)[:share]
+
+
+def preferred(runs: Sequence[str], kinds: Collection[Hashable], kin: Callable[[str], Hashable]) -> list[str]:
+    """The runs in their order, but those of some kinds first."""
+    return sorted(runs, key=lambda run_id: kin(run_id) not in kinds)
 
 
 def pack_size(run: RunState | None, pack: int) -> int:

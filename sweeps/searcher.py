@@ -7,7 +7,7 @@ them. What to give out next is `plan.choose`, a pure function of the ledger and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from analysis.store.state import Occupied, State
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
+from sweeps.packing import Seen, kin, size
 from sweeps.placement import Needs
-from sweeps.plan import Aims, Growth, Outlook, Reason, choose, outlook
+from sweeps.plan import Aims, Growth, Outlook, Reason, choose, joining, outlook, pack_size
 
 LOOK_SECONDS = 1.0
 """How often the ledger is asked again while nothing can be given out."""
@@ -48,6 +49,7 @@ class Assignments:
         runs: the sweep's runs by id, in the order in which they are wanted.
         aims: the step wanted of each, as the ledger stands; whoever gives `more` adds to them.
         needs: what a trial occupies.
+        pack: how many runs a trial holds; None for as many as a GPU is seen to have room for.
         retried: failed runs that are to be tried again; each leaves the set when it is given out.
         more: asked for runs beside these when all are given out: where
             the ledger stands, and how many at most.
@@ -65,7 +67,7 @@ class Assignments:
         aims: Callable[[State], Aims],
         slots: int,
         needs: Needs,
-        pack: int,
+        pack: int | None,
         retried: Sequence[str],
         more: Callable[[State, int], Growth],
         heard: Callable[[str, int, float | None, str], None],
@@ -85,6 +87,10 @@ class Assignments:
         self._driver = driver
         self._alive = lambda other: other != driver and driver_alive(results, other)
         self._trials: dict[str, dict[str, int]] = {}  # trial id → run id → attempt
+        self._closed: set[str] = set()  # trials that nobody joins: of lone runs, and of suspects
+        self._seen: list[Seen] = []
+        self._most: int | None = None
+        self._kinds: dict[str, Hashable] = {}
         self._lost: list[Loss] = []
         self._looked = float("-inf")
 
@@ -103,14 +109,24 @@ class Assignments:
         targets = self._aims(state).targets
         return outlook(targets, state, self.in_flight, self._alive, self._retried, left_out)
 
-    def ahead(self) -> tuple[State, Outlook]:
-        """The ledger and the outlook, with what the sweep wants next where nothing that it wants is open."""
+    @property
+    def pack_size(self) -> int:
+        """How many runs a trial may hold, by what is known now."""
+        wanted = size(self._seen) if self._pack is None else self._pack
+        return wanted if self._most is None else min(wanted, self._most)
+
+    def ahead(self, room: int | None = None) -> tuple[State, Outlook]:
+        """The ledger and the outlook, with what the sweep wants next where nothing that it wants is open.
+
+        Args:
+            room: for how many more runs there is; that of a whole pack where it is null.
+        """
         state = self.state()
         view = self.outlook(state)
         if view.open or self.failure is not None:
             return state, view
         try:
-            growth = self._more(state, self._pack)
+            growth = self._more(state, self.pack_size if room is None else room)
         except ConfigError as error:
             self.failure = str(error)
             return state, view
@@ -131,16 +147,37 @@ class Assignments:
             return None
         if view.finished:
             return str(Searcher.FINISHED)
-        members = choose(view, state, self._pack)
+        whole = self.pack_size
+        members = choose(view, state, whole, self.slots - len(self._trials), self._kin)
         granted = self._claim(trial_id, members, state) if members else {}
         if not granted:
             self._looked = time.monotonic()
             return None
         self._trials[trial_id] = granted
-        aims = self._aims(state)
-        until = {run_id: aims.targets[run_id] for run_id in granted if run_id in aims.early}
         config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
-        return {**config, "until": until} if until else config
+        if whole == 1 or pack_size(state.runs.get(members[0]), whole) < whole:
+            self._closed.add(trial_id)
+            return config
+        return config | {"trial": trial_id}
+
+    def _fill(self, trial_id: str) -> None:
+        """Gives a pack the runs that it has room for: they are claimed for it, and it takes them next."""
+        members = self._trials.get(trial_id)
+        whole = self.pack_size
+        if not members or trial_id in self._closed or len(members) >= whole or self.failure is not None:
+            return
+        room = whole - len(members)
+        state, view = self.ahead(room)
+        if self.failure is None and view.open:
+            joined = joining(view, state, whole, room, self.slots, list(members), self._kin)
+            members |= self._claim(trial_id, joined, state) if joined else {}
+
+    def _kin(self, run_id: str) -> Hashable:
+        """What a run has in common with those that train well beside it."""
+        if run_id not in self._kinds:
+            run = self._runs.get(run_id) or Run.from_json(dict(self.state().runs[run_id].run))
+            self._kinds[run_id] = kin(run)
+        return self._kinds[run_id]
 
     def _claim(self, trial_id: str, members: Sequence[str], state: State) -> dict[str, int]:
         """What the keeper grants of these, each with its attempt; some were proposed by another driver."""
@@ -150,8 +187,10 @@ class Assignments:
             for run_id in members
         ]
         retried = [run_id for run_id in members if run_id in self._retried]
+        aims = self._aims(state)
+        until = {run_id: aims.targets[run_id] for run_id in members if run_id in aims.early}
         answers: list[Granted] | None = self.ask(
-            self._keeper.begin.remote(runs, self._sweep["sweep"], retried, occupied)
+            self._keeper.begin.remote(runs, self._sweep["sweep"], retried, occupied, until)
         )
         granted = {answer.run_id: answer.attempt for answer in answers or [] if answer.attempt is not None}
         self._retried.difference_update(granted)
@@ -160,7 +199,10 @@ class Assignments:
         return granted
 
     def result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """A trial's step: its runs' steps, scores and statuses, or why the sweep cannot go on."""
+        """A trial's step: its runs' steps, scores and statuses, or why the sweep cannot go on.
+
+        A pack that goes on is filled before it does.
+        """
         members = self._trials.get(trial_id, {})
         for run_id, step, score, status in result.get("runs", ()):
             self._heard(run_id, step, score, status)
@@ -169,12 +211,20 @@ class Assignments:
                 self._looked = float("-inf")
         if result.get("failure"):
             self.failure = self.failure or str(result["failure"])
+        if result.get("seen"):
+            seen = Seen(*result["seen"])
+            self._seen.append(seen._replace(limit=seen.limit * min(1.0, self._needs.gpus)))
+        if result.get("most"):
+            self._most = min(result["most"], self.pack_size)
+        if not result.get("done"):
+            self._fill(trial_id)
 
     def complete(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """The end of a trial. What it held and did not speak of was lost with its worker."""
         if result is not None:
             self.result(trial_id, result)
         members = self._trials.pop(trial_id, {})
+        self._closed.discard(trial_id)
         self._looked = float("-inf")
         if members:
             self._lost.append(Loss(trial_id, members, "lost" if error else "released", ""))
@@ -199,6 +249,7 @@ class Assignments:
             Loss(trial_id, members, reason, detail) for trial_id, members in self._trials.items() if members
         ]
         self._trials.clear()
+        self._closed.clear()
 
     def book(self) -> None:
         """Tells the keeper of what was lost; what the ledger knows to have ended stays as it is."""

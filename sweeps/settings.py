@@ -16,6 +16,7 @@ class Settings:
         address: of a Ray to join; null looks for one.
         fail_fast: whether the first run that fails ends the sweep.
         gpus_per_run: null is a whole one where there are any.
+        pack: how many runs a trial holds; null is as many as a GPU has room for, and one on a CPU.
     """
 
     results: str
@@ -23,7 +24,7 @@ class Settings:
     max_concurrent: int | None = None
     gpus_per_run: float | None = None
     address: str | None = None
-    pack: int = 1
+    pack: int | None = None
     retry_failed: bool = False
     fail_fast: bool = False
     dry_run: bool = False
@@ -31,7 +32,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ConfigError(f"--max-concurrent: expected at least 1, got {self.max_concurrent}")
-        if self.pack < 1:
+        if self.pack is not None and self.pack < 1:
             raise ConfigError(f"--pack: expected at least 1, got {self.pack}")
         gpus = self.gpus_per_run
         if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import ray
 from ray import tune
 
+from mtbert.memory import is_out_of_memory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from sweeps.keeper import Entry, Failure, Heard, Opened
+from sweeps.packing import Seen
 from sweeps.plan import failed_record, stopped_record
 
 CHECKPOINT_SECONDS = 60.0
@@ -33,6 +35,7 @@ class Trainer(Protocol):
     def checkpoint(self, run_id: str) -> bytes: ...
     def remove(self, run_id: str) -> None: ...
     def step_of(self, run_id: str) -> int: ...
+    def memory(self) -> tuple[int, int] | None: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class SweepError(Exception):
 class Pack(tune.Trainable):
     """One trial: a trainer, its members and their attempts.
 
-    The config is `members`, a list of orders, and `until`, the step at which a run is stopped, by run id.
+    The config is `members`, a list of orders, and, where others join later, `trial`: its name in the ledger.
     """
 
     def setup(  # type: ignore[override]  # `shared` comes from tune.with_parameters
@@ -81,14 +84,14 @@ class Pack(tune.Trainable):
         self._admitting: str | None = None
         self._entries: list[Entry] = []
         self._runs: dict[str, tuple[int, float | None, str]] = {}
-        self._until: dict[str, int] = {}
+        self._until: dict[str, int | None] = {}
+        self._trial: str | None = config.get("trial")
         self.apply(stop=(), join=config["members"])
-        self._until.update(config.get("until", {}))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial takes this process over; its members are loaded in the first step."""
+        self._trial = new_config.get("trial")
         self.apply(stop=tuple(self._attempts), join=new_config["members"])
-        self._until = dict(new_config.get("until", {}))
         return True
 
     def apply(self, stop: Sequence[str], join: Sequence[Sequence[Any]]) -> None:
@@ -101,10 +104,14 @@ class Pack(tune.Trainable):
 
         Returns:
             `runs`: [run id, step, score or null, status] of each run at the end of this step;
+            `seen`: what `packing.Seen` has of the turn, or null on a CPU;
+            `most`: how many members there was memory for, or null where nobody had to be given back;
             `failure`: why the sweep cannot go on, or null; `done`: whether no member is left.
         """
         failure, crash = None, None
         self._entries, self._runs = [], {}
+        self._seen: Seen | None = None
+        self._most: int | None = None
         try:
             self._change_members()
             self._advance()
@@ -120,7 +127,8 @@ class Pack(tune.Trainable):
         if crash is not None and failure is None:
             raise crash  # a process that met the unexpected is not used again; all is booked by now
         runs = [[run_id, *said] for run_id, said in self._runs.items()]
-        return {"runs": runs, "failure": failure, "done": failure is not None or not self._attempts}
+        done = failure is not None or not self._attempts
+        return {"runs": runs, "seen": self._seen, "most": self._most, "failure": failure, "done": done}
 
     def _change_members(self) -> None:
         if self._trainer is None:
@@ -131,6 +139,9 @@ class Pack(tune.Trainable):
                 raise SweepError(f"a worker could not make its trainer: {where}") from error
         while self._leaving:
             self._forget(self._leaving.pop())
+        if self._trial is not None and not self._joining:
+            given = self._ask(self._shared.keeper.given.remote(self._trial, list(self._attempts)))
+            self.apply(stop=(), join=given)
         while self._joining:
             order = self._joining.pop(0)
             opened: Opened | None = self._ask(self._shared.keeper.open.remote(*order))
@@ -138,6 +149,7 @@ class Pack(tune.Trainable):
                 self._runs[order.run_id] = (0, None, "superseded")
                 continue
             self._attempts[order.run_id] = order.attempt
+            self._until[order.run_id] = opened.until
             self._admitting = order.run_id
             self._trainer.admit(Run.from_json(opened.run), opened.checkpoint)
             self._admitting = None
@@ -148,7 +160,7 @@ class Pack(tune.Trainable):
         trainer = self._trainer
         if trainer is None or not self._attempts:
             return
-        events = trainer.advance(PROGRESS_SECONDS)
+        events = self._turn(trainer)
         for said in events:
             if isinstance(said, Evaluated):
                 self._add("evaluation", said.run_id, said.record)
@@ -159,9 +171,11 @@ class Pack(tune.Trainable):
                 self._runs[said.run_id] = (said.record["step"], said.record["score"], said.record["status"])
                 self._forget(said.run_id)
             else:
-                self._add("book", said.run_id, "memory", said.reason)
-                self._runs[said.run_id] = (0, None, "memory")
+                self._add("checkpoint", said.run_id, said.step, said.checkpoint)
+                self._add("book", said.run_id, "released", said.reason)
+                self._runs[said.run_id] = (said.step, None, "released")
                 self._forget(said.run_id)
+                self._most = len(self._attempts)
         for said in events:
             if isinstance(said, Evaluated) and said.run_id in self._attempts:
                 self._stop_at_rung(trainer, said)
@@ -173,10 +187,25 @@ class Pack(tune.Trainable):
                 self._add("checkpoint", run_id, step, trainer.checkpoint(run_id))
                 self._checkpointed[run_id] = time.monotonic()
 
+    def _turn(self, trainer: Trainer) -> Sequence[Evaluated | Ended | Returned]:
+        """What the trainer says of one turn, and what was seen of all its members at work."""
+        before = {run_id: trainer.step_of(run_id) for run_id in self._attempts}
+        began = time.perf_counter()
+        events = trainer.advance(PROGRESS_SECONDS)
+        seconds = time.perf_counter() - began
+        memory = trainer.memory()
+        if memory is not None:
+            ends = {said.run_id: said.record["step"] for said in events if isinstance(said, Ended)}
+            now = {run_id: trainer.step_of(run_id) for run_id in trainer.members} | ends
+            steps = sum(now[run_id] - step for run_id, step in before.items() if run_id in now)
+            self._seen = Seen(len(before), *memory, steps / seconds)
+        return events
+
     def _stop_at_rung(self, trainer: Trainer, said: Evaluated) -> None:
         """Stops a run that has reached its rung where it stands, its checkpoint stored first."""
         run_id, step = said.run_id, said.record["step"]
-        if step < self._until.get(run_id, step + 1):
+        until = self._until[run_id]
+        if until is None or step < until:
             return
         self._add("checkpoint", run_id, trainer.step_of(run_id), trainer.checkpoint(run_id))
         self._add("end", run_id, stopped_record(said.record), {}, b"")
@@ -231,6 +260,7 @@ class Pack(tune.Trainable):
     def _forget(self, run_id: str) -> None:
         self._attempts.pop(run_id, None)
         self._checkpointed.pop(run_id, None)
+        self._until.pop(run_id, None)
         if self._trainer is not None and run_id in self._trainer.members:
             self._trainer.remove(run_id)
 
@@ -243,12 +273,3 @@ class Pack(tune.Trainable):
         if isinstance(value, Failure):
             raise SweepError(value.message)
         return value
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, of Python, torch on any device or the allocator, is for want of memory."""
-    text = str(error).lower()
-    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    return named or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
-    )

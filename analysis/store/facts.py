@@ -195,6 +195,7 @@ def _begin(record: Record, last: float) -> Begin:
         record.get("dirty"),
         record.get("sweep"),
         None if occupied is None else Occupied(**occupied),
+        record.get("until"),
     )
 
 

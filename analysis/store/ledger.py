@@ -108,6 +108,7 @@ class Writer:
         sweep: str | None = None,
         retry_failed: bool = False,
         occupied: Occupied | None = None,
+        until: int | None = None,
     ) -> Claim:
         """Claims a run for this driver, unless it has ended or a living driver (this one too) holds it.
 
@@ -116,6 +117,7 @@ class Writer:
 
         Args:
             occupied: what it takes, with those that it shares a trial with; for whoever counts that.
+            until: the step at which it is to be stopped, before its end.
         """
         revision, dirty = commit()
         with locked(self.layout.lock):
@@ -128,6 +130,7 @@ class Writer:
                 return Claim(None, "held")
             held: dict[str, Any] = {"driver": self.driver, "commit": revision, "dirty": dirty}
             held |= {"sweep": sweep, "occupied": None if occupied is None else asdict(occupied)}
+            held |= {} if until is None else {"until": until}
             self._append_record("begin", known.run_id, known.attempt + 1, **held)
         return Claim(known.attempt + 1)
 

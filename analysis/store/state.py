@@ -37,6 +37,7 @@ class Begin:
         last: when it ended or was given back; of an attempt that was not, when it last gave a sign of life.
         sweep: for which it was given out.
         occupied: by it and those that it shares a trial with; null where nobody counts.
+        until: the step at which it is stopped, before its end; null where it is not.
     """
 
     attempt: int
@@ -47,6 +48,7 @@ class Begin:
     dirty: bool | None = None
     sweep: str | None = None
     occupied: Occupied | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +37,7 @@ class ScriptedTrainer:
         self.turns = turns
         self.admitted: dict[str, bytes | None] = {}
         self.step = 0
+        self.seen: tuple[int, int] | None = None
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -55,6 +56,9 @@ class ScriptedTrainer:
 
     def checkpoint(self, run_id: str) -> bytes:
         return f"{run_id} at {self.step}".encode()
+
+    def memory(self) -> tuple[int, int] | None:
+        return self.seen
 
     def advance(self, _: float) -> list[Any]:
         self.step += 1
@@ -78,18 +82,27 @@ class Desk:
     def state(self) -> State:
         return read(self.folder)
 
-    def begin(self, *run_ids: str) -> list[list[Any]]:
-        granted = self.keeper.begin([self.runs[run_id].as_json() for run_id in run_ids], "grid", [])
+    def begin(self, *run_ids: str, until: Mapping[str, int] | None = None) -> list[list[Any]]:
+        runs = [self.runs[run_id].as_json() for run_id in run_ids]
+        granted = self.keeper.begin(runs, "grid", [], None, until)
         assert not isinstance(granted, Failure)
         return [[answer.run_id, answer.attempt] for answer in granted]
 
-    def pack(self, members: list[list[Any]], *turns: Callable[[ScriptedTrainer], list[Any]]) -> Pack:
+    def pack(
+        self,
+        members: list[list[Any]],
+        *turns: Callable[[ScriptedTrainer], list[Any]],
+        trial: str | None = None,
+    ) -> Pack:
         def make(_: Any) -> ScriptedTrainer:
             self.trainers.append(ScriptedTrainer(list(turns)))
             return self.trainers[-1]
 
         pack = Pack.__new__(Pack)  # its own __init__ asks Ray for the node's address
-        pack.setup({"members": members}, Shared(Handle(self.keeper), make, None))
+        pack.setup(
+            {"members": members} | ({"trial": trial} if trial else {}),
+            Shared(Handle(self.keeper), make, None),
+        )
         return pack
 
     def assignments(self, **changes: Any) -> Assignments:

@@ -54,6 +54,9 @@ class FakeTrainer:
     def step_of(self, run_id: str) -> int:
         return self.runs[run_id].step
 
+    def memory(self) -> tuple[int, int] | None:
+        return None
+
     def checkpoint(self, run_id: str) -> bytes:
         return json.dumps({"step": self.runs[run_id].step}).encode()
 

@@ -10,8 +10,8 @@ import pytest
 from mtbert.records import Returned
 from sweeps import trainable
 from sweeps.keeper import Failure, Keeper
-from sweeps.trainable import Pack, Shared, is_out_of_memory
-from tests.sweeps.direct import Desk, Handle, ended, evaluated, raising
+from sweeps.trainable import Pack, Shared
+from tests.sweeps.direct import Desk, Handle, ScriptedTrainer, ended, evaluated, raising
 
 
 def statuses(result: dict[str, Any]) -> dict[str, str]:
@@ -105,29 +105,27 @@ def test_when_a_pack_raises_nobody_knows_who_it_was(desk: Desk) -> None:
 
 
 def test_want_of_memory_is_booked_as_such(desk: Desk) -> None:
-    one, two = desk.ids[:2]
+    one = desk.ids[0]
     pack = desk.pack(desk.begin(one), raising(MemoryError("no room")))
     with pytest.raises(MemoryError):
         pack.step()
-    given_back = desk.pack(desk.begin(two), lambda _: [Returned(two, "no room for two")])
-    assert statuses(given_back.step()) == {two: "memory"}
-    for run_id in (one, two):
-        assert [loss["reason"] for loss in desk.state().runs[run_id].losses] == ["memory"]
+    assert [loss["reason"] for loss in desk.state().runs[one].losses] == ["memory"]
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("shapes differ"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_which_errors_are_for_want_of_memory(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
+def test_who_is_given_back_for_want_of_memory_waits_with_its_checkpoint(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+
+    def short(trainer: ScriptedTrainer) -> list[Any]:
+        del trainer.admitted[two]
+        return [Returned(two, "no room for two", 3, b"where it stands")]
+
+    pack = desk.pack(desk.begin(one, two), short)
+    result = pack.step()
+    assert (statuses(result), result["most"]) == ({one: "running", two: "released"}, 1)
+    run = desk.state().runs[two]
+    assert (run.status, run.checkpoint_step, run.losses) == (None, 3, [])
+    desk.pack(desk.begin(two)).step()
+    assert desk.trainers[1].admitted == {two: b"where it stands"}
 
 
 def test_a_trainer_that_cannot_be_made_is_no_runs_fault(desk: Desk) -> None:

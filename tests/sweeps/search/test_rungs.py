@@ -128,8 +128,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 def test_a_worker_stops_a_run_at_its_rung_and_another_goes_on_from_there(desk: Desk) -> None:
     one, two = desk.ids[:2]
-    pack = desk.pack(desk.begin(one, two), evaluated(one, two), evaluated(two))
-    pack._until = {one: 1}
+    pack = desk.pack(desk.begin(one, two, until={one: 1}), evaluated(one, two), evaluated(two))
     result = pack.step()
     assert [one, 1, 0.5, "stopped"] in result["runs"]
     assert pack._trainer is not None
@@ -145,8 +144,8 @@ def test_a_worker_stops_a_run_at_its_rung_and_another_goes_on_from_there(desk: D
 
 def test_a_run_that_ends_at_its_rung_is_not_stopped(desk: Desk) -> None:
     one = desk.ids[0]
-    pack = desk.pack(desk.begin(one), lambda trainer: [*evaluated(one)(trainer), *ended(one)(trainer)])
-    pack._until = {one: 1}
+    ends = desk.begin(one, until={one: 1})
+    pack = desk.pack(ends, lambda trainer: [*evaluated(one)(trainer), *ended(one)(trainer)])
     pack.step()
     assert desk.state().runs[one].status == "completed"
 
@@ -157,9 +156,8 @@ def test_the_searcher_says_where_a_run_stops_and_gives_it_out_again_once_it_may_
     one = desk.ids[0]
     aims = [Aims({one: 1}, frozenset({one}))]
     assignments = desk.assignments(aims=lambda _: aims[0])
-    assert assignments.suggest("t1") == {"members": [[one, 1]], "until": {one: 1}}
+    assert assignments.suggest("t1") == {"members": [[one, 1]]}
     pack = desk.pack([[one, 1]], evaluated(one))
-    pack._until = {one: 1}
     assignments.complete("t1", pack.step(), error=False)
     aims[0] = Aims({one: 4})
     assert assignments.suggest("t2") == {"members": [[one, 2]]}

@@ -1,0 +1,297 @@
+"""Packs whose members come and go: every run as if it had trained alone, whatever befalls its pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.store import State, read
+from analysis.store.weights import read_weights
+from mtbert.bert import Backbone
+from mtbert.checkpoint import unpack_tensors
+from mtbert.data.tokenise import TokenisedData
+from mtbert.run import Run
+from mtbert.trainer import Trainer
+from sweeps.keeper import Keeper
+from sweeps.placement import Needs
+from sweeps.plan import Aims, Growth
+from sweeps.searcher import Assignments
+from sweeps.trainable import Pack, Shared
+from tests.mtbert import toys
+from tests.sweeps.direct import Handle
+
+STEPS = {"steps": 9}
+DROPOUT = {"dropout": {"backbone": 0.1, "attention": 0.2, "adapters": 0.1, "heads": 0.3}}
+JOINT = {"schedule": {"kind": "joint"}}
+TECHNIQUES: tuple[Mapping[str, Any], ...] = (
+    {"low_rank": toys.lora()},
+    {"low_rank": toys.lora(rank=2, dropout=0.2), "training": {"steps": 6}},
+    {"low_rank": {"kind": "dora", "rank": 3}, "training": {"steps": 12}},
+    {"low_rank": toys.lora(rank=3, targets=["all_linear"]), "smart": {}},
+    {"parallel": {"hidden": 8, "heads": 2}},
+    {"backbone": "trained", "training": {"steps": 6}},
+    {"low_rank": toys.lora(rank=1), "weighting": {"kind": "gradient_surgery"}, "training": {**JOINT}},
+    {"biases": "trained", "weighting": {"kind": "uncertainty"}, "training": {"steps": 3}},
+    {"low_rank": toys.lora(sharing="per_task"), "weighting": {"kind": "huq_pervin"}},
+    {},
+    {"low_rank": toys.lora(), "training": {"learning_rate": {"adapters": 1e300}}},  # diverges
+)
+
+
+def mixed(dropout: bool) -> list[Run]:
+    """Runs of all techniques, of several lengths, one of which diverges."""
+    found = []
+    for seed, changes in enumerate(TECHNIQUES):
+        training = {**STEPS, **(DROPOUT if dropout else {}), **changes.get("training", {})}
+        found.append(toys.run(seed, **{**changes, "training": training}))
+    return found
+
+
+class Loop:
+    """Driver, keeper and trials without Ray; a turn of each trial after the other, the keeper called at once.
+
+    Attributes:
+        held: at each turn of a trial, the runs that it held after it.
+    """
+
+    def __init__(
+        self, folder: Path, runs: Iterable[Run], make: Callable[[], Trainer], pack: int = 3, slots: int = 2
+    ) -> None:
+        self.folder, self.runs, self.make = str(folder), {run.run_id: run for run in runs}, make
+        self.pack, self.slots = pack, slots
+        self.held: list[tuple[str, ...]] = []
+        self.aims: Callable[[State], Aims] = lambda _: Aims(dict.fromkeys(self.runs, 12))
+        self.start("driver-1")
+
+    def start(self, driver: str) -> None:
+        """A driver begins, with a keeper of its own and no trial."""
+        self.keeper = Keeper(self.folder, driver, "grid")
+        points = [{"run": run.as_json(), "point": {}} for run in self.runs.values()]
+        self.keeper.declare({"sweep": "grid"}, points)
+        self.trials: dict[str, Pack] = {}
+        self.assignments = Assignments(
+            results=self.folder,
+            driver=driver,
+            keeper=Handle(self.keeper),
+            sweep={"sweep": "grid"},
+            runs=self.runs,
+            aims=lambda state: self.aims(state),
+            slots=self.slots,
+            needs=Needs(),
+            pack=self.pack,
+            retried=(),
+            more=lambda *_: Growth({}, []),
+            heard=lambda *_: None,
+        )
+
+    def turn(self) -> bool:
+        """Gives out what there is and lets every trial step once; whether anything is left to do."""
+        self.assignments._looked = float("-inf")  # the pause after which the ledger is looked at again
+        while True:
+            trial = f"{self.assignments._driver}-{len(self.held)}-{len(self.trials)}"
+            given = self.assignments.suggest(trial)
+            if given == "FINISHED":
+                return False
+            if given is None:
+                break
+            assert isinstance(given, dict)
+            self.trials[trial] = Pack.__new__(Pack)
+            self.trials[trial].setup(given, Shared(Handle(self.keeper), lambda _: self.make(), None))
+        assert self.assignments.failure is None
+        for trial, pack in list(self.trials.items()):
+            result = pack.step()
+            assert result["failure"] is None
+            self.held.append(tuple(pack._attempts))
+            if result["done"]:
+                del self.trials[trial]
+                self.assignments.complete(trial, result, error=False)
+            else:
+                self.assignments.result(trial, result)
+        return True
+
+    def finish(self) -> State:
+        """Turns until everything has ended."""
+        while self.turn():
+            assert len(self.held) < 500
+        return read(self.folder)
+
+    def kill(self, trial: str) -> None:
+        """A trial's process dies between two turns."""
+        del self.trials[trial]
+        self.assignments.complete(trial, None, error=True)
+        self.assignments.explain(trial, "the actor died", died=True)
+
+
+@pytest.fixture(scope="module")
+def data() -> TokenisedData:
+    return toys.random_data()
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return toys.backbone()
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray.get` gives what it is handed."""
+    monkeypatch.setattr("ray.get", lambda value: value)
+
+
+@pytest.fixture
+def make(data: TokenisedData, backbone: Backbone) -> Callable[[], Trainer]:
+    """Makes trainers."""
+    return lambda: toys.trainer(data, backbone)
+
+
+def close(one: float | None, other: float | None) -> bool:
+    """Both undefined, or equal within 1e-9 of the larger, and of one."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= 1e-9 * max(1.0, abs(other))
+
+
+def assert_as_alone(
+    folder: Path, state: State, runs: Iterable[Run], data: TokenisedData, backbone: Backbone
+) -> None:
+    """Endings, evaluations, predictions and weights of all runs, against each trained by itself."""
+    for run in runs:
+        events = toys.train_alone(data, backbone, run)
+        wanted, found = toys.ended(events), state.runs[run.run_id]
+        assert found.ended is not None
+        assert (found.status, found.step) == (wanted.record["status"], wanted.record["step"])
+        assert close(found.ended["score"], wanted.record["score"])
+        assert found.ended["tokens"] == wanted.record["tokens"]
+        rows = [row for record in toys.evaluations(events) for row in record["rows"]]
+        mine = [row for record in found.evaluations for row in record["rows"]]
+        assert [row[:3] for row in mine] == [row[:3] for row in rows]
+        for row, other in zip(mine, rows, strict=True):
+            assert close(row[3], other[3]), (run.configuration, row, other)
+        if wanted.weights:
+            weights = unpack_tensors(read_weights(folder, found))[0]
+            for name, value in toys.weights(wanted).items():
+                assert float((weights[name] - value).abs().max()) <= 1e-9, (run.configuration, name)
+
+
+def attempts(state: State) -> dict[str, int]:
+    return {run_id: run.attempt for run_id, run in state.runs.items()}
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_a_grid_of_mixed_techniques_rolls_through_packs_as_if_each_run_were_alone(
+    dropout: bool, tmp_path: Path, make: Callable[[], Trainer], data: TokenisedData, backbone: Backbone
+) -> None:
+    runs = mixed(dropout)
+    loop = Loop(tmp_path, runs, make)
+    state = loop.finish()
+    assert set(attempts(state).values()) == {1}, "each was begun once"
+    assert max(map(len, loop.held)) == 3
+    assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+def test_runs_that_are_stopped_and_promoted_and_killed_come_out_as_if_alone(
+    tmp_path: Path, make: Callable[[], Trainer], data: TokenisedData, backbone: Backbone
+) -> None:
+    runs = mixed(dropout=True)
+    loop = Loop(tmp_path, runs, make)
+    early = [run.run_id for run in runs[2:5]]
+
+    def aims(state: State) -> Aims:
+        """Three are stopped at their first evaluation, and go on once five others have ended."""
+        targets = dict.fromkeys(loop.runs, 12)
+        if sum(run.final for run in state.runs.values()) >= 5:
+            return Aims(targets)
+        return Aims(targets | dict.fromkeys(early, 3), frozenset(early))
+
+    loop.aims = aims
+    loop.turn()
+    loop.turn()
+    loop.kill(next(iter(loop.trials)))
+    loop.turn()
+    loop.keeper.close()
+    loop.start("driver-2")  # the first one is gone with both of its trials
+    stopped: set[str] = set()
+    while loop.turn():
+        assert len(loop.held) < 500
+        stopped |= {run_id for run_id, run in read(tmp_path).runs.items() if run.status == "stopped"}
+    state = read(tmp_path)
+    assert stopped <= set(early)
+    assert stopped
+    assert max(attempts(state).values()) > 1
+    assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+def alike(count: int, **changes: Any) -> list[Run]:
+    """Runs that differ in their seeds and lengths alone."""
+    return [
+        toys.run(seed, low_rank=toys.lora(), training={"steps": 3 * (1 + seed % 3)}, **changes)
+        for seed in range(count)
+    ]
+
+
+def test_a_place_that_gets_free_is_filled_before_the_packs_next_step(
+    tmp_path: Path, make: Callable[[], Trainer]
+) -> None:
+    runs = alike(12)
+    loop = Loop(tmp_path, runs, make, pack=4, slots=1)
+    started: list[int] = []
+    while loop.turn():
+        waiting = sum(run.attempt == 0 for run in read(tmp_path).runs.values())
+        (pack,) = loop.trials.values() if loop.trials else (None,)
+        if waiting and pack is not None:
+            given = loop.keeper.given(next(iter(loop.trials)), list(pack._attempts))
+            assert isinstance(given, list)
+            assert len(pack._attempts) + len(given) == 4
+            started.append(len(given))
+    assert sum(started) > 4, "many came while others went on"
+    assert {run.status for run in read(tmp_path).runs.values()} == {"completed"}
+
+
+def test_what_a_pack_is_given_outlives_the_keeper(tmp_path: Path, make: Callable[[], Trainer]) -> None:
+    loop = Loop(tmp_path, alike(5), make, pack=4, slots=1)
+    loop.turn()
+    (pack,) = loop.trials.values()
+    (waiting,) = set(loop.assignments.in_flight) - set(pack._attempts)
+    loop.keeper.close()  # as when its process dies: another takes its place, which knows the ledger alone
+    loop.keeper.__dict__ = Keeper(str(tmp_path), "driver-1", "grid").__dict__
+    state = loop.finish()
+    assert state.runs[waiting].status == "completed"
+    assert set(attempts(state).values()) == {1}
+
+
+def test_those_like_a_packs_members_join_it_first(tmp_path: Path, make: Callable[[], Trainer]) -> None:
+    kinds = [{"low_rank": toys.lora()}, {"low_rank": {"kind": "dora", "rank": 2}}]
+    runs = [toys.run(seed, **kinds[seed % 2], training={"steps": 3 * (1 + seed // 2)}) for seed in range(10)]
+    loop = Loop(tmp_path, runs, make, pack=3, slots=1)
+    seeds = {run.run_id: run.seed for run in runs}
+    met = []
+    while loop.turn():
+        met.append({seeds[run_id] % 2 for run_id in loop.assignments.in_flight})
+    assert met[:2] == [{0}, {0}]
+    assert [each for each in met if each][-1] == {1}
+    assert {run.status for run in read(tmp_path).runs.values()} == {"completed"}
+
+
+class Cramped(Trainer):
+    """A trainer on a device with room for so many members."""
+
+    room = 3
+
+    def _step(self, group: Any) -> str | None:
+        if len(group.members) > self.room:
+            return "CUDA out of memory: no room for so many"
+        return super()._step(group)
+
+
+def test_where_memory_runs_out_the_youngest_wait_and_lose_nothing(
+    tmp_path: Path, data: TokenisedData, backbone: Backbone
+) -> None:
+    runs = alike(9)
+    loop = Loop(tmp_path, runs, lambda: Cramped(lambda _: backbone, data), pack=6, slots=1)
+    state = loop.finish()
+    assert loop.assignments.pack_size == 3
+    assert not any(run.losses for run in state.runs.values()), "it is nobody's fault"
+    assert_as_alone(tmp_path, state, runs, data, backbone)

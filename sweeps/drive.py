@@ -18,9 +18,10 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from analysis.store.state import State
 from mtbert.run import Run
+from sweeps.capacity import Capacity
 from sweeps.exits import BAD_INPUT, ENDED, FAILED
 from sweeps.keeper import start_keeper
-from sweeps.placement import Needs, Placement
+from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth, Halt, Reason, mark
 from sweeps.progress import Progress
 from sweeps.publish import Material, checksum
@@ -52,6 +53,7 @@ class Work:
         pack: how many runs a trial holds; None for as many as a GPU is seen to have room for.
         more: asked for runs beside these when all are given out.
         halt: why nothing more is to be trained, as the ledger stands; None while something is.
+        expected: how many runs there will be at the end.
         retried: failed runs that are to be tried again.
         driver: the name under which is written.
     """
@@ -66,6 +68,7 @@ class Work:
     pack: int | None
     more: Callable[[State, int], Growth]
     halt: Callable[[State], Halt | None]
+    expected: int
     driver: str
 
 
@@ -73,12 +76,14 @@ class Drive:
     """One driver at work on one sweep, on a Ray that it is connected to."""
 
     def __init__(
-        self, work: Work, material: Material, placement: Placement, session: Session, progress: Progress
+        self, work: Work, material: Material, capacity: Capacity, session: Session, progress: Progress
     ) -> None:
         self._work = work
         self._material = material
         self._session = session
-        self._needs = placement.needs
+        self._capacity = capacity
+        self._needs = capacity.needs
+        self._waits = False
         self._progress = progress
         self._keeper = start_keeper(work.results, work.driver, work.sweep["sweep"])
         self._looked = float("-inf")
@@ -91,8 +96,8 @@ class Drive:
             sweep=self._sweep,
             runs=work.runs,
             aims=work.aims,
-            slots=placement.slots,
-            needs=placement.needs,
+            slots=capacity.slots(),
+            needs=capacity.needs,
             pack=work.pack,
             retried=work.retried,
             more=work.more,
@@ -111,7 +116,10 @@ class Drive:
         parcel = self._material.parcel(device) | {"folder": str(self._session.shared)}
         before = checksum(parcel["weights"])
         shared = ray.put(parcel)
-        outcome = self._rounds(shared)
+        try:
+            outcome = self._rounds(shared)
+        finally:
+            self._capacity.ask(0)
         after = checksum(ray.get(shared)["weights"])
         if outcome.code != BAD_INPUT and before != after:
             return Outcome(
@@ -188,7 +196,22 @@ class Drive:
         self._looked = time.monotonic()
         state = self._assignments.state()
         self._halt = self._work.halt(state)
-        self._progress.look(state, self._assignments.outlook(state))
+        view = self._assignments.outlook(state)
+        self._progress.look(state, view)
+        self._follow(self._work.expected - len(view.ended))
+
+    def _follow(self, runs: int) -> None:
+        """Takes the room that there is by now, and has more made for the runs that are left."""
+        slots = self._capacity.slots()
+        if slots != self._assignments.slots:
+            self._progress.say(f"{slots} at once from now on")
+        self._assignments.slots = self._progress.slots = slots
+        asked = self._capacity.ask(-(-max(runs, 0) // self._assignments.pack_size))
+        if slots == 0 and not self._waits:
+            self._progress.say(
+                f"No node has room for a trial; waiting for room for {asked}, which was asked for"
+            )
+        self._waits = slots == 0
 
     def interrupted(self) -> None:
         """Ctrl-C: gives back what is in flight and the driver's lock, without waiting long."""

@@ -150,15 +150,18 @@ class Launch:
 
     def place(self, machines: Sequence[Machine]) -> Placement:
         """How many of the runs that are still wanted fit at once."""
+        return place(machines, self.needs(machines), self.settings.max_concurrent)
+
+    def needs(self, machines: Sequence[Machine]) -> Needs:
+        """What a trial of the runs that are still wanted takes, on such machines."""
         some = any(machine.gpus >= 1 for machine in machines)
         asked = self.settings.gpus_per_run
         wanted = self.wanted
         memory = [self._memory(run) for run in {run.config_id: run for run in wanted}.values()]
-        needs = Needs(
+        return Needs(
             gpus=asked if asked is not None else float(some),
             memory=max(memory, default=0.0) * min(self.settings.pack or 1, max(1, len(wanted))),
         )
-        return place(machines, needs, self.settings.max_concurrent)
 
     def pace(self, needs: Needs) -> Pace:
         """Seconds per step of the longest run that is still wanted."""
@@ -180,10 +183,14 @@ class Launch:
         address = running_ray(self.settings.address, dict(os.environ))
         self.say(f"Joining the Ray at {address}" if address else "Starting Ray on this machine")
         with session(address) as ray_session:
+            from sweeps.capacity import Capacity, promised_to
             from sweeps.drive import Drive, Work
             from sweeps.watchdog import watched
 
-            placement = self.place(ray_session.machines())
+            promised = promised_to(ray_session)
+            needs = self.needs([*ray_session.machines(), *promised])
+            capacity = Capacity(ray_session, promised, needs, self.settings.max_concurrent)
+            placement = capacity.placement()
             self.say(f"{placement.slots} at once ({placement.reason})")
             guess = self.pace(placement.needs).per_step
             work = Work(
@@ -197,6 +204,7 @@ class Launch:
                 pack=self.settings.pack or (None if placement.needs.gpus else 1),
                 more=self.more,
                 halt=self.halt,
+                expected=self.expected,
                 driver=self.driver,
             )
             with (
@@ -205,7 +213,7 @@ class Launch:
                     self.console, self.labels, self.targets, placement.slots, guess, expected=self.expected
                 ) as progress,
             ):
-                drive = Drive(work, self.material, placement, ray_session, progress)
+                drive = Drive(work, self.material, capacity, ray_session, progress)
                 try:
                     outcome = drive.run()
                 except KeyboardInterrupt:

@@ -52,8 +52,7 @@ def place(machines: Sequence[Machine], needs: Needs, at_most: int | None = None)
     Raises:
         PlacementError: not even one fits; says what one needs and what there is.
     """
-    fits = [_fits(machine, needs) for machine in machines]
-    slots = sum(fits)
+    slots = sum(fits(machine, needs) for machine in machines)
     if slots < 1:
         raise PlacementError(
             f"no machine can hold a run: one takes {_spoken(needs.cores, needs.gpus, needs.memory)}, "
@@ -110,15 +109,16 @@ def _gpu_count() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _fits(machine: Machine, needs: Needs) -> int:
-    fits = [math.floor(machine.cores / needs.cores)]
+def fits(machine: Machine, needs: Needs) -> int:
+    """How many trials one machine holds."""
+    found = [math.floor(machine.cores / needs.cores)]
     if needs.gpus:
         # Ray splits a GPU, but never spreads one trial's fraction over two
         share = 1 if needs.gpus >= 1 else math.floor(1 / needs.gpus + 1e-9)
-        fits.append(math.floor(machine.gpus / needs.gpus) if needs.gpus >= 1 else int(machine.gpus) * share)
+        found.append(math.floor(machine.gpus / needs.gpus) if needs.gpus >= 1 else int(machine.gpus) * share)
     elif needs.memory:  # a run on a GPU keeps its weights and activations there
-        fits.append(math.floor(machine.memory * MEMORY_SHARE / needs.memory))
-    return max(0, min(fits))
+        found.append(math.floor(machine.memory * MEMORY_SHARE / needs.memory))
+    return max(0, min(found))
 
 
 def _spoken(cores: float, gpus: float, memory: float) -> str:

@@ -38,6 +38,7 @@ class Progress:
     Args:
         labels: what tells a run apart, by run id: "rank 4, alpha 8, seed 0".
         targets: the step wanted of each run; a search's grow.
+        slots: trials at once; a cluster's change.
         seconds_per_step: a guess to start from.
         live: whether to draw a live picture; whatever the console is where null.
         expected: how many runs there will be, where more than the targets so far.
@@ -56,7 +57,7 @@ class Progress:
         self._console = console
         self._labels = labels
         self._targets = targets
-        self._slots = slots
+        self.slots = slots
         self._guess = seconds_per_step
         self._expected = expected
         self._running: dict[str, Running] = {}
@@ -167,7 +168,7 @@ class Progress:
         left = [self._targets[run_id] - self._running[run_id].step for run_id in self._running]
         left += [self._targets[run_id] for run_id in waiting]
         left += [max(self._targets.values(), default=0)] * (self._total - len(self._targets))
-        return max(sum(left) / self._slots, max(left, default=0)) * each
+        return max(sum(left) / max(1, self.slots, len(self._running)), max(left, default=0)) * each
 
     @property
     def _total(self) -> int:

@@ -1,0 +1,81 @@
+"""How many trials a cluster has room for now, how many its autoscaler may bring, and the asking for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweeps.placement import Machine, Needs, Placement, fits, place
+from sweeps.session import Session
+
+CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's file on its head."""
+
+
+def promised(config: Mapping[str, Any]) -> list[Machine]:
+    """The workers that a cluster's file lets its autoscaler start; the largest, where not all may be up."""
+    most = int(config.get("max_workers", 0))
+    head = config.get("head_node_type")
+    machines = []
+    for name, of_type in (config.get("available_node_types") or {}).items():
+        resources = of_type.get("resources") or {}
+        if name != head and resources.get("CPU"):
+            machine = Machine(
+                float(resources["CPU"]), float(resources.get("GPU", 0)), float(resources.get("memory", 0))
+            )
+            machines += [machine] * min(int(of_type.get("max_workers", most)), most)
+    return sorted(machines, key=lambda each: (each.gpus, each.cores), reverse=True)[:most]
+
+
+def promised_to(session: Session) -> list[Machine]:
+    """What the autoscaler of a Ray that was joined on its head may start; nothing where there is none."""
+    file = CLUSTER_FILE.expanduser()
+    if session.own or not file.is_file():
+        return []
+    return promised(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+class Capacity:
+    """The room for one sweep's trials on a Ray that this process is connected to.
+
+    Of a Ray of our own it is what was free when it began; a cluster's follows its nodes as they come and go.
+    """
+
+    def __init__(
+        self, session: Session, promised: Sequence[Machine], needs: Needs, at_most: int | None
+    ) -> None:
+        self.needs = needs
+        self._session, self._promised, self._at_most = session, promised, at_most
+        self._at_first = session.machines()
+        self._asked = 0
+
+    def placement(self) -> Placement:
+        """How many at once, and why no more: by the nodes that are up, or may be started where none will do.
+
+        Raises:
+            PlacementError: neither holds a single trial.
+        """
+        machines = self._at_first if self._room(self._at_first) or not self._promised else self._promised
+        return place(machines, self.needs, self._at_most)
+
+    def slots(self) -> int:
+        """Trials for which there is room now."""
+        return self._room(self._at_first if self._session.own else self._session.machines())
+
+    def ask(self, trials: int) -> int:
+        """Has the autoscaler make room for so many trials, or for as many as it may; how many that are."""
+        wanted = min(trials, self._room(self._promised))
+        if wanted != self._asked:
+            from ray.autoscaler.sdk import request_resources
+
+            bundle = {"CPU": self.needs.cores} | ({"GPU": self.needs.gpus} if self.needs.gpus else {})
+            request_resources(bundles=[bundle] * wanted)
+            self._asked = wanted
+        return wanted
+
+    def _room(self, machines: Sequence[Machine]) -> int:
+        room = sum(fits(machine, self.needs) for machine in machines)
+        return room if self._at_most is None else min(room, self._at_most)

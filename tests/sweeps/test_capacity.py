@@ -1,0 +1,108 @@
+"""The room that a cluster has for a sweep's trials, as its nodes come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweeps import capacity
+from sweeps.capacity import Capacity, promised, promised_to
+from sweeps.placement import GIB, Machine, Needs, PlacementError
+from tests.sweeps.conftest import ROOT
+
+GPU_NODE = Machine(4.0, 1.0, 0.0)
+
+
+class Nodes:
+    """A session on a cluster of such nodes."""
+
+    own = False
+
+    def __init__(self, *machines: Machine) -> None:
+        self.up = list(machines)
+
+    def machines(self) -> list[Machine]:
+        return self.up
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, float]]]:
+    """What the autoscaler was asked for, each time."""
+    found: list[list[dict[str, float]]] = []
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: found.append(bundles))
+    return found
+
+
+def test_the_shipped_file_promises_its_gpu_workers_and_not_its_head() -> None:
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    assert promised(config) == [GPU_NODE] * 8
+
+
+def test_of_several_types_the_largest_count_where_not_all_may_be_up() -> None:
+    types = {
+        "head": {"resources": {"CPU": 64}},
+        "small": {"resources": {"CPU": 2}, "max_workers": 5},
+        "large": {"resources": {"CPU": 8, "GPU": 2}, "max_workers": 1},
+        "unknown": {"max_workers": 3},  # whose resources the provider did not say
+    }
+    config = {"head_node_type": "head", "max_workers": 3, "available_node_types": types}
+    assert promised(config) == [Machine(8.0, 2.0, 0.0), Machine(2.0, 0.0, 0.0), Machine(2.0, 0.0, 0.0)]
+
+
+def test_a_clusters_file_is_read_on_its_head_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(own: bool) -> Any:
+        found = Nodes()
+        found.own = own
+        return found
+
+    monkeypatch.setattr(capacity, "CLUSTER_FILE", tmp_path / "cluster.yaml")
+    assert promised_to(session(own=False)) == []
+    (tmp_path / "cluster.yaml").write_text((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    assert len(promised_to(session(own=False))) == 8
+    assert promised_to(session(own=True)) == []
+
+
+def test_room_follows_the_nodes_and_more_is_asked_for_while_runs_wait(
+    asked: list[list[dict[str, float]]],
+) -> None:
+    session: Any = Nodes()
+    room = Capacity(session, [GPU_NODE] * 8, Needs(gpus=0.5), None)
+    assert room.placement().slots == 16
+    assert room.slots() == 0
+    assert room.ask(40) == 16
+    assert room.ask(40) == 16
+    assert asked == [[{"CPU": 1.0, "GPU": 0.5}] * 16], "what has been asked for is not asked for again"
+    session.up = [GPU_NODE] * 3
+    assert room.slots() == 6
+    assert room.ask(2) == 2
+    assert room.ask(0) == 0
+    assert [len(each) for each in asked] == [16, 2, 0]
+
+
+def test_no_more_is_used_or_asked_for_than_one_wants(asked: list[list[dict[str, float]]]) -> None:
+    session: Any = Nodes(*[GPU_NODE] * 4)
+    room = Capacity(session, [GPU_NODE] * 8, Needs(gpus=1.0), 2)
+    assert (room.placement().slots, room.slots(), room.ask(100)) == (2, 2, 2)
+    assert len(asked) == 1
+
+
+def test_without_an_autoscaler_nothing_is_asked_for_and_no_room_is_an_error(
+    asked: list[list[dict[str, float]]],
+) -> None:
+    session: Any = Nodes(Machine(2.0, 0.0, GIB))
+    room = Capacity(session, [], Needs(gpus=1.0), None)
+    assert room.ask(5) == 0
+    assert asked == []
+    with pytest.raises(PlacementError, match="no machine can hold a run"):
+        room.placement()
+
+
+def test_a_ray_of_our_own_keeps_the_room_it_began_with() -> None:
+    session: Any = Nodes(Machine(2.0, 0.0, 8 * GIB))
+    session.own = True
+    room = Capacity(session, [], Needs(memory=GIB), None)
+    session.up = [Machine(2.0, 0.0, GIB / 2)]  # its own runs take memory
+    assert room.slots() == 2

@@ -31,21 +31,24 @@ class Seen(NamedTuple):
     speed: float
 
 
-def size(seen: Sequence[Seen]) -> int:
+def growth(grown: Sequence[Seen], seen: Seen) -> list[Seen]:
+    """What each size of a pack showed while it was the largest so far, with one more turn.
+
+    Peaks never fall: what a pack shows after a larger one tells nothing.
+    """
+    if not grown or seen.members > grown[-1].members:
+        return [*grown, seen]
+    last = grown[-1]
+    if seen.members < last.members:
+        return list(grown)
+    return [*grown[:-1], seen._replace(peak=max(seen.peak, last.peak), speed=max(seen.speed, last.speed))]
+
+
+def size(grown: Sequence[Seen]) -> int:
     """How many members a pack may have: twice as many as the most so far, as long as that fits and has paid.
 
     What a member takes is what the last growth took, or, before the first, an equal share of all.
-
-    Args:
-        seen: in the order in which it was. Peaks never fall: what a smaller pack shows later tells nothing.
     """
-    grown: list[Seen] = []
-    for each in seen:
-        if not grown or each.members > grown[-1].members:
-            grown.append(each)
-        elif each.members == grown[-1].members:
-            last = grown[-1]
-            grown[-1] = each._replace(peak=max(each.peak, last.peak), speed=max(each.speed, last.speed))
     if not grown:
         return FIRST
     most = grown[-1]

@@ -20,7 +20,7 @@ from analysis.store.state import Occupied, State
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
-from sweeps.packing import Seen, kin, size
+from sweeps.packing import Seen, growth, kin, size
 from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth, Outlook, Reason, choose, joining, outlook, pack_size
 
@@ -88,7 +88,7 @@ class Assignments:
         self._alive = lambda other: other != driver and driver_alive(results, other)
         self._trials: dict[str, dict[str, int]] = {}  # trial id → run id → attempt
         self._closed: set[str] = set()  # trials that nobody joins: of lone runs, and of suspects
-        self._seen: list[Seen] = []
+        self._grown: list[Seen] = []
         self._most: int | None = None
         self._kinds: dict[str, Hashable] = {}
         self._lost: list[Loss] = []
@@ -112,7 +112,7 @@ class Assignments:
     @property
     def pack_size(self) -> int:
         """How many runs a trial may hold, by what is known now."""
-        wanted = size(self._seen) if self._pack is None else self._pack
+        wanted = size(self._grown) if self._pack is None else self._pack
         return wanted if self._most is None else min(wanted, self._most)
 
     def ahead(self, room: int | None = None) -> tuple[State, Outlook]:
@@ -213,7 +213,8 @@ class Assignments:
             self.failure = self.failure or str(result["failure"])
         if result.get("seen"):
             seen = Seen(*result["seen"])
-            self._seen.append(seen._replace(limit=seen.limit * min(1.0, self._needs.gpus)))
+            seen = seen._replace(limit=seen.limit * min(1.0, self._needs.gpus))
+            self._grown = growth(self._grown, seen)
         if result.get("most"):
             self._most = min(result["most"], self.pack_size)
         if not result.get("done"):

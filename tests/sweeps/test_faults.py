@@ -175,6 +175,7 @@ def disk(workplace: Workplace) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(workplace.results)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_folder_made_read_only(disk: Path, watched: Watched) -> None:
     first = watched.start()
     watched.begun(first)
@@ -205,6 +206,7 @@ def by_two_drivers(place: Workplace) -> bool:
     return len({begin.driver for begin in begins}) == 2
 
 
+@pytest.mark.slow
 def test_two_searches_over_one_folder_of_which_one_is_killed(watched: Watched) -> None:
     first = watched.start(seconds_per_step=5.0 * watched.pack)  # the other comes before it has begun all
     eventually(lambda: workers(first), "its workers live")

@@ -170,6 +170,7 @@ def test_the_example_of_each_kind_is_shown_without_starting_anything(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_an_ablation_is_run_from_its_file(workplace: Workplace) -> None:
     shipped = yaml.safe_load((ROOT / "examples" / "ablation.yaml").read_text(encoding="utf-8"))
     shipped["base"]["training"]["steps"] = shipped["base"]["evaluation"]["every"] = 3

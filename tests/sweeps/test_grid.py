@@ -176,6 +176,7 @@ def table_of(output: str) -> list[str]:
     return [line for line in lines[start + 1 :] if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_first_failure_ends_a_sweep_where_that_is_asked_for(workplace: Workplace) -> None:
     grid = {"ranks": [2, 1, 3, 4, 5, 6], "seeds": 2, "steps": 8, "max_concurrent": 2, "seconds_per_step": 0.1}
     failed = workplace.run(**grid, fate={"2": "raise"}, fail_fast=True)

@@ -95,6 +95,7 @@ def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace,
     assert again.process.returncode == 0, again.output
 
 
+@pytest.mark.slow
 def test_one_process_can_have_a_ray_of_its_own_again(workplace: Workplace) -> None:
     """Ray reads its token once in a process: a second one of another token would let nobody in."""
     code = (

@@ -16,7 +16,8 @@ from mtbert.data.tokenise import TokenisedData
 from mtbert.run import Run
 from mtbert.trainer import Trainer
 from sweeps.keeper import Keeper
-from sweeps.placement import Needs
+from sweeps.packing import FIRST
+from sweeps.placement import GIB, Needs
 from sweeps.plan import Aims, Growth
 from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
@@ -58,7 +59,12 @@ class Loop:
     """
 
     def __init__(
-        self, folder: Path, runs: Iterable[Run], make: Callable[[], Trainer], pack: int = 3, slots: int = 2
+        self,
+        folder: Path,
+        runs: Iterable[Run],
+        make: Callable[[], Trainer],
+        pack: int | None = 3,
+        slots: int = 2,
     ) -> None:
         self.folder, self.runs, self.make = str(folder), {run.run_id: run for run in runs}, make
         self.pack, self.slots = pack, slots
@@ -80,7 +86,7 @@ class Loop:
             runs=self.runs,
             aims=lambda state: self.aims(state),
             slots=self.slots,
-            needs=Needs(),
+            needs=Needs(gpus=1.0),
             pack=self.pack,
             retried=(),
             more=lambda *_: Growth({}, []),
@@ -294,4 +300,23 @@ def test_where_memory_runs_out_the_youngest_wait_and_lose_nothing(
     state = loop.finish()
     assert loop.assignments.pack_size == 3
     assert not any(run.losses for run in state.runs.values()), "it is nobody's fault"
+    assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+class Roomy(Trainer):
+    """A trainer on a device with so much memory, of which each member takes a tenth of one."""
+
+    def memory(self) -> tuple[int, int]:
+        return GIB * len(self.members), 10 * GIB
+
+
+def test_on_a_gpu_a_pack_begins_small_and_grows_into_the_memory_there_is(
+    tmp_path: Path, data: TokenisedData, backbone: Backbone
+) -> None:
+    runs = [toys.run(seed, low_rank=toys.lora(), training={"steps": 18}) for seed in range(14)]
+    loop = Loop(tmp_path, runs, lambda: Roomy(lambda _: backbone, data), pack=None, slots=1)
+    state = loop.finish()
+    sizes = [len(held) for held in loop.held]
+    assert sizes[0] == FIRST
+    assert max(sizes) == 8
     assert_as_alone(tmp_path, state, runs, data, backbone)

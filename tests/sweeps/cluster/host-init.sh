@@ -7,7 +7,8 @@ hostname "$name"
 mount -t proc proc /proc
 # What is needed from outside stays in reach while private folders cover the rest.
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/venv /mnt/pybase
+mkdir /mnt/venv /mnt/pybase /mnt/root
+mount --bind "$FOLDER/root-$name" /mnt/root
 mount --bind "$VENV" /mnt/venv
 mount --bind "$PYBASE" /mnt/pybase
 cp "$FOLDER/hostkey" "$FOLDER/key.pub" "$FOLDER/hosts" /mnt/
@@ -17,17 +18,18 @@ mkdir -p /run/sshd "$outside"
 mount --move /mnt "$outside"
 mount -t tmpfs tmpfs "$ROOT"
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=700 tmpfs /root
+mount --bind "$outside/root" /root
 mount -t tmpfs -o mode=1777,size=512m tmpfs /dev/shm
 mkdir -p "$VENV" "$PYBASE"
 mount --bind "$outside/venv" "$VENV"
 [ -x "$VENV/bin/python" ] || mount --bind "$outside/pybase" "$PYBASE"
-ln -s "$VENV" /root/venv
-
-mkdir -m 700 /root/.ssh
+if [ ! -e /root/venv ]; then  # its first boot
+    ln -s "$VENV" /root/venv
+    mkdir -m 700 /root/.ssh
+    echo 'export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0' > /root/.bashrc
+fi
 cp "$outside/key.pub" /root/.ssh/authorized_keys
 install -m 600 "$outside/hostkey" /run/sshd/hostkey
-echo 'export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0' > /root/.bashrc
 { echo "127.0.0.1 localhost"; cat "$outside/hosts"; } > /run/hosts
 mount --bind /run/hosts /etc/hosts
 cat > /run/sshd/config <<CONF

@@ -1,7 +1,7 @@
 """Hosts on one machine: each in network, PID, mount, UTS and IPC namespaces of its own, with an sshd.
 
-All of them, and the laptop that commands them, live in the namespaces of one process: when it ends, however
-it ends, the kernel takes every process, mount and link with it. Nothing outside is reached.
+All of them, and the laptop that commands them, live in the namespaces of one process, which dies with pytest,
+however that ends; then the kernel takes every process, mount and link with it. Nothing outside is reached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 from tests.sweeps.conftest import PATIENCE, ROOT, eventually
 
 HERE = Path(__file__).parent
-PROGRAMS = ("ip", "nsenter", "rsync", "ssh", "ssh-keygen", "unshare", "/usr/sbin/sshd")
+PROGRAMS = ("ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "unshare", "/usr/sbin/sshd")
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 
 
@@ -52,6 +52,8 @@ class Hosts:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._world = subprocess.Popen(
             [
+                "setpriv",
+                "--pdeathsig=KILL",
                 "unshare",
                 "--net",
                 "--mount",
@@ -68,6 +70,8 @@ class Hosts:
         self._enter = ["nsenter", f"--target={first}", "--net", "--mount", "--pid"]
         self.home.mkdir()
         (folder / "tmp").mkdir()
+        for name in names:
+            (folder / f"root-{name}").mkdir(mode=0o700)  # the host's disk, which outlives its power
         for name in ("key", "hostkey"):
             subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", folder / name], check=True)
         lines = [f"{address} {name}\n" for name, address in self.addresses.items()]

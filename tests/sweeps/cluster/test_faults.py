@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -47,6 +48,14 @@ def half_way(cluster: Cluster, results: str) -> None:
     eventually(lambda: int(cluster.hosts.on("head", count, code=None) or 0) >= 1, "a run ends")
 
 
+def ended_well(cluster: Cluster, process: subprocess.Popen[bytes], results: str) -> str:
+    """What a sweep said that came to its end."""
+    code, said = process.wait(PATIENCE), (cluster.hosts.folder / f"{results}.txt").read_text()
+    sys.stdout.write("".join(line for line in said.splitlines(True) if "lost" in line or "at once" in line))
+    assert code == 0, said
+    return said
+
+
 def test_the_driver_killed_and_called_again_goes_on(cluster: Cluster, undisturbed: object) -> None:
     first = cluster.start("driver", *GRID)
     half_way(cluster, "driver")
@@ -75,9 +84,30 @@ def test_without_the_token_nobody_is_let_in(cluster: Cluster) -> None:
     assert cluster.hosts.on("w1", from_outside, code=7) == "", "the dashboard listens to other machines"
 
 
-def test_a_worker_that_loses_power_changes_nothing(cluster: Cluster, undisturbed: object) -> None:
+def test_a_link_that_is_cut_and_mended_changes_nothing(cluster: Cluster, undisturbed: object) -> None:
+    """What the worker says late, of attempts that were given out again, is refused."""
+    process = cluster.start("link", *GRID)
+    half_way(cluster, "link")
+    cluster.hosts.cut("w2")
+    cluster.has(2)
+    cluster.hosts.mend("w2")
+    said = ended_well(cluster, process, "link")
+    assert "1 at once from now on" in said
+    assert come_to(cluster, "link") == undisturbed
+
+
+def test_a_worker_that_loses_power_changes_nothing_and_one_that_joins_late_is_used(
+    cluster: Cluster, undisturbed: object
+) -> None:
     process = cluster.start("power", *GRID)
     half_way(cluster, "power")
     cluster.hosts.power_off("w1")
-    assert process.wait(PATIENCE) == 0, (cluster.hosts.folder / "power.txt").read_text()
+    assert "1 at once from now on" in ended_well(cluster, process, "power")
     assert come_to(cluster, "power") == undisturbed
+    process = cluster.start("late", *GRID)
+    half_way(cluster, "late")
+    cluster.hosts.boot("w1")
+    said = ended_well(cluster, process, "late")
+    assert "2 at once from now on" in said
+    assert come_to(cluster, "late") == undisturbed
+    assert "w1" in {(run.ended or {})["host"] for run in cluster.state("late").runs.values()}

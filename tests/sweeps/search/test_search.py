@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from rich.console import Console
 
@@ -30,6 +31,7 @@ def start(place: Workplace, seeds: int = 2, **changes: Any) -> Started:
     return place.start(name="search", seeds=seeds, search=search, **changes)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_repeats_nothing(workplace: Workplace) -> None:
     killed = start(workplace, seconds_per_step=0.05)
     eventually(lambda: len(workplace.ended()) >= 2, "two runs have ended")
@@ -129,6 +131,7 @@ def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Wo
     assert not workplace.repeated()  # a promoted run goes on from its checkpoint
 
 
+@pytest.mark.slow
 def test_a_search_ends_when_its_compute_is_used_up_and_goes_on_with_more(workplace: Workplace) -> None:
     prices = {"core_hours": 3 / 3600, "cost": 5.0, "price": 1.0}
     short = start(workplace, seconds_per_step=0.2, search={"budget": {"points": 6, **prices}})
@@ -151,6 +154,7 @@ def test_a_search_ends_when_its_compute_is_used_up_and_goes_on_with_more(workpla
     assert set(workplace.endings().values()) == {1}
 
 
+@pytest.mark.slow
 def test_cells_share_a_search_and_a_constraint_binds_their_points(workplace: Workplace) -> None:
     space = {name: each for name, each in SPACE.items() if name != "low_rank.kind"}
     search = {

@@ -124,6 +124,7 @@ def run(place: Workplace) -> Started:
     return started
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_shown_and_written(workplace: Workplace) -> None:
     output = run(workplace).output
     assert "training examples in the report: sst 8,544, para 141,506, sts 6,041; here: sst 48" in output

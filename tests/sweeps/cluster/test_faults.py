@@ -85,7 +85,6 @@ def test_without_the_token_nobody_is_let_in(cluster: Cluster) -> None:
 
 
 def test_a_link_that_is_cut_and_mended_changes_nothing(cluster: Cluster, undisturbed: object) -> None:
-    """What the worker says late, of attempts that were given out again, is refused."""
     process = cluster.start("link", *GRID)
     half_way(cluster, "link")
     cluster.hosts.cut("w2")

@@ -257,6 +257,8 @@ class Group:
         weighted: list[tuple[float, Tensor]] = []
         objectives: list[Tensor] = []
         apart: dict[int, Surgery] = {}
+        if self._trained is not None:
+            self._trained.zero_grad()  # of a pass that ran out of memory
         for run_id, member in self.members.items():
             at = self.index[run_id]
             own = {task: losses[at][task] for task in member.tasks if task in losses[at]}

@@ -134,7 +134,9 @@ class Trainer:
         while self._groups and not events and time.perf_counter() < until:
             for group in list(self._groups.values()):
                 short_of = self._step(group)
-                events += self._after_step(group) if short_of is None else self._give_back(group, short_of)
+                if short_of is not None:
+                    return [*events, *self._give_back(short_of)]
+                events += self._after_step(group)
         return events
 
     def memory(self) -> tuple[int, int] | None:
@@ -144,18 +146,18 @@ class Trainer:
         return peak_memory(self._device), torch.cuda.get_device_properties(self._device).total_memory
 
     def _step(self, group: Group) -> str | None:
-        """Step a group's members, or none; what was said where several had not memory enough."""
+        """Step a group's members, or none; what was said where memory ran out and somebody can be let go."""
         try:
             group.step()
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(group.members) == 1:
+            if not is_out_of_memory(error) or len(self._of_run) == 1:
                 raise
             return str(error) or type(error).__name__
         return None
 
-    def _give_back(self, group: Group, reason: str) -> list[Event]:
-        """Let the youngest quarter of a group go, with their checkpoints."""
-        youngest = list(group.members)[-max(1, len(group.members) // 4) :]
+    def _give_back(self, reason: str) -> list[Event]:
+        """Let the youngest quarter of all members go, with their checkpoints, whichever group was short."""
+        youngest = list(self._of_run)[-max(1, len(self._of_run) // 4) :]
         returned: list[Event] = [
             Returned(run_id, reason, self.step_of(run_id), self.checkpoint(run_id)) for run_id in youngest
         ]

@@ -263,6 +263,9 @@ class Assignments:
             run = state.runs[entry.run_id]  # its worker may have booked it before it died, or another driver
             given_back = {loss["attempt"]: loss["reason"] for loss in run.losses}
             reason = given_back.get(entry.attempt, entry.content[0])
+            if reason == "memory" and entry.content[0] != "memory":
+                # its worker had no room for it by itself: what its packs showed says nothing of the others
+                self._grown, self._most = [], None
             self._heard(entry.run_id, run.step, None, run.status if run.final and run.status else reason)
 
     def unbooked(self) -> list[Entry]:

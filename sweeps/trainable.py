@@ -227,6 +227,9 @@ class Pack(tune.Trainable):
                 record = failed_record("error", message, "".join(traceback.format_exception(error)))
                 self._add("end", run_id, record, {}, b"")
             self._attempts.pop(run_id)
+        for order in self._joining:  # behind one that could not be admitted
+            self._entries.append(Entry("book", order.run_id, order.attempt, ("released", message)))
+        self._joining.clear()
 
     def _tell(self) -> None:
         """Sends the entries to the keeper and waits for its answer, which carries what was decided elsewhere.

@@ -12,6 +12,7 @@ import torch
 
 from mtbert.bert import Backbone
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
+from mtbert.counts import count
 from mtbert.data.tokenise import TokenisedData
 from mtbert.run import Run
 from tests.mtbert import toys
@@ -165,6 +166,36 @@ def assert_identical(one: list[toys.Event], other: list[toys.Event]) -> None:
     end, reference = toys.ended(one), toys.ended(other)
     assert end.predictions == reference.predictions
     assert_same_state(toys.weights(end), toys.weights(reference), exactly=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"low_rank": toys.lora()}, {"low_rank": {"kind": "dora", "rank": 2}}, {}]
+)
+def test_of_a_member_it_holds_what_is_trained_and_its_optimizer_alone(
+    changes: dict[str, Any], backbone32: Backbone, data: TokenisedData
+) -> None:
+    """Nothing of the frozen backbone, and nothing of the others in the pack."""
+    of = toys.trainer(data, backbone32)
+    joint = {"training": {"schedule": {"kind": "joint"}}, "precision": "float32"}  # all heads take steps
+    runs = [
+        toys.run(0, low_rank=toys.lora(rank=8), **joint),
+        toys.run(1, evaluation={"every": 2}, **joint, **changes),
+    ]
+    for run in runs:
+        of.admit(run)
+    of.advance()
+    tensors, _ = unpack_tensors(of.checkpoint(runs[1].run_id))
+    parts: dict[str, dict[str, int]] = {}
+    for name, tensor in tensors.items():
+        part, rest = name.split(".", 1)
+        parts.setdefault(part, {})[rest] = tensor.numel()
+    trainable = count(runs[1].configuration, toys.SMALL, toys.TASKS).trainable
+    assert set(parts) <= {"now", "adam", "best", "loss"}
+    assert sum(parts["now"].values()) == sum(parts["best"].values()) == trainable
+    assert set(parts["best"]) == set(parts["now"])
+    moments = {name: size for name, size in parts["adam"].items() if not name.startswith("step.")}
+    assert {name.split(".", 1)[1] for name in moments} == set(parts["now"])
+    assert sum(moments.values()) == 2 * trainable
 
 
 def test_a_checkpoint_does_not_change_what_follows(backbone32: Backbone, data: TokenisedData) -> None:

@@ -74,6 +74,48 @@ def test_the_youngest_are_given_back_with_their_checkpoints_and_nobody_notices(
         assert_same_events(events[run.run_id], toys.train_alone(data, backbone, run))
 
 
+@pytest.mark.parametrize(
+    "culprit",
+    [
+        {"backbone": "trained", "training": DROPOUT},
+        {
+            "low_rank": toys.lora(),
+            "weighting": {"kind": "gradient_surgery"},
+            "training": {**DROPOUT, "schedule": {"kind": "joint"}},
+        },
+    ],
+    ids=["full fine-tuning", "gradient surgery"],
+)
+def test_the_youngest_of_all_are_given_back_whoever_was_short(
+    culprit: dict[str, Any], backbone: Backbone, data: TokenisedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is short is the oldest, in a group of its own, and has its gradients already."""
+    all_runs = [toys.run(9, **culprit), *runs(4)]
+    trainer = toys.trainer(data, backbone)
+    for run in all_runs:
+        trainer.admit(run)
+    backward = Group._backward
+
+    def limited(self: Group, losses: Any) -> None:
+        backward(self, losses)
+        if all_runs[0].run_id in self.members and len(trainer.members) > 3:
+            raise torch.OutOfMemoryError(SHORT)
+
+    monkeypatch.setattr(Group, "_backward", limited)
+    returned = trainer.advance() + trainer.advance()
+    assert [event.run_id for event in returned] == [all_runs[4].run_id, all_runs[3].run_id]
+    assert all(isinstance(event, Returned) for event in returned)
+    events = toys.finish(trainer)
+    later = toys.trainer(data, backbone)
+    for run, event in zip(all_runs[3:], reversed(returned), strict=True):
+        assert isinstance(event, Returned)
+        later.admit(run, event.checkpoint)
+    events |= toys.finish(later)
+    monkeypatch.undo()
+    for run in all_runs:
+        assert_same_events(events[run.run_id], toys.train_alone(data, backbone, run))
+
+
 def test_a_lone_run_that_has_no_room_says_so(
     backbone: Backbone, data: TokenisedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,22 @@ def test_a_run_that_cannot_be_admitted_has_failed_and_its_pack_goes_on_elsewhere
     assert [release["reason"] for release in desk.state().runs[one].releases] == ["released"]
 
 
+def test_those_that_come_after_one_that_cannot_be_admitted_are_given_out_again(desk: Desk) -> None:
+    culprit, two, three = desk.ids[9], desk.ids[0], desk.ids[1]
+    assignments = desk.assignments(targets=dict.fromkeys((culprit, two, three), 4), pack=3, slots=1)
+    given = assignments.suggest("t1")
+    assert isinstance(given, dict)
+    with pytest.raises(RuntimeError, match="cannot be admitted") as raised:
+        desk.pack(given["members"], trial="t1").step()
+    assignments.complete("t1", None, error=True)
+    assignments.explain("t1", f"RuntimeError: {raised.value}", died=False)
+    again = assignments.suggest("t2")
+    assert assignments.failure is None
+    assert isinstance(again, dict)
+    assert again["members"] == [[two, 2], [three, 2]]
+    assert not any(run.losses for run in desk.state().runs.values())
+
+
 def test_when_a_pack_raises_nobody_knows_who_it_was(desk: Desk) -> None:
     one, two = desk.ids[:2]
     pack = desk.pack(desk.begin(one, two), raising(RuntimeError("a bug")))

@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from analysis.store import State, read
 from analysis.store.weights import read_weights
 from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
+from mtbert.configuration import merged
 from mtbert.data.tokenise import TokenisedData
 from mtbert.run import Run
+from mtbert.schema import plain
 from mtbert.trainer import Trainer
+from sweeps.declare import Search
 from sweeps.keeper import Keeper
 from sweeps.packing import FIRST
 from sweeps.placement import GIB, Needs
 from sweeps.plan import Aims, Growth
+from sweeps.search.budget import Budget
+from sweeps.search.quest import Quest
+from sweeps.search.rungs import Rungs
+from sweeps.search.space import parse_space
+from sweeps.search.study import Sampler
 from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
 from tests.mtbert import toys
@@ -70,6 +79,7 @@ class Loop:
         self.pack, self.slots = pack, slots
         self.held: list[tuple[str, ...]] = []
         self.aims: Callable[[State], Aims] = lambda _: Aims(dict.fromkeys(self.runs, 12))
+        self.more: Callable[[State, int], Growth] = lambda *_: Growth({}, [])
         self.start("driver-1")
 
     def start(self, driver: str) -> None:
@@ -89,7 +99,7 @@ class Loop:
             needs=Needs(gpus=1.0),
             pack=self.pack,
             retried=(),
-            more=lambda *_: Growth({}, []),
+            more=lambda state, count: self.more(state, count),
             heard=lambda *_: None,
         )
 
@@ -108,9 +118,15 @@ class Loop:
             self.trials[trial].setup(given, Shared(Handle(self.keeper), lambda _: self.make(), None))
         assert self.assignments.failure is None
         for trial, pack in list(self.trials.items()):
-            result = pack.step()
+            try:
+                result = pack.step()
+            except torch.OutOfMemoryError as error:
+                self._gone(trial, str(error), died=False)
+                continue
             assert result["failure"] is None
             self.held.append(tuple(pack._attempts))
+            together = [run_id for each in self.trials.values() for run_id in each._attempts]
+            assert len(together) == len(set(together)), "a run is in two packs"
             if result["done"]:
                 del self.trials[trial]
                 self.assignments.complete(trial, result, error=False)
@@ -126,9 +142,12 @@ class Loop:
 
     def kill(self, trial: str) -> None:
         """A trial's process dies between two turns."""
+        self._gone(trial, "the actor died", died=True)
+
+    def _gone(self, trial: str, why: str, died: bool) -> None:
         del self.trials[trial]
         self.assignments.complete(trial, None, error=True)
-        self.assignments.explain(trial, "the actor died", died=True)
+        self.assignments.explain(trial, why, died)
 
 
 @pytest.fixture(scope="module")
@@ -171,15 +190,27 @@ def assert_as_alone(
         assert (found.status, found.step) == (wanted.record["status"], wanted.record["step"])
         assert close(found.ended["score"], wanted.record["score"])
         assert found.ended["tokens"] == wanted.record["tokens"]
-        rows = [row for record in toys.evaluations(events) for row in record["rows"]]
-        mine = [row for record in found.evaluations for row in record["rows"]]
-        assert [row[:3] for row in mine] == [row[:3] for row in rows]
-        for row, other in zip(mine, rows, strict=True):
-            assert close(row[3], other[3]), (run.configuration, row, other)
+        assert_same_evaluations(found.evaluations, toys.evaluations(events))
         if wanted.weights:
             weights = unpack_tensors(read_weights(folder, found))[0]
             for name, value in toys.weights(wanted).items():
                 assert float((weights[name] - value).abs().max()) <= 1e-9, (run.configuration, name)
+
+
+def assert_as_alone_so_far(state: State, run: Run, data: TokenisedData, backbone: Backbone) -> None:
+    """The evaluations of a run that was stopped."""
+    found = state.runs[run.run_id].evaluations
+    assert found
+    assert_same_evaluations(found, toys.evaluations(toys.train_alone(data, backbone, run))[: len(found)])
+
+
+def assert_same_evaluations(found: Iterable[Mapping[str, Any]], wanted: Iterable[Mapping[str, Any]]) -> None:
+    """Each of the same step, with the same metrics and values."""
+    for record, other in zip(found, wanted, strict=True):
+        assert record["step"] == other["step"]
+        assert [row[:3] for row in record["rows"]] == [row[:3] for row in other["rows"]]
+        for row, of_other in zip(record["rows"], other["rows"], strict=True):
+            assert close(row[3], of_other[3]), (record["step"], row, of_other)
 
 
 def attempts(state: State) -> dict[str, int]:
@@ -228,6 +259,67 @@ def test_runs_that_are_stopped_and_promoted_and_killed_come_out_as_if_alone(
     assert stopped
     assert max(attempts(state).values()) > 1
     assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+SPACE = {
+    "low_rank.kind": {"choices": ["lora", "dora", "none"]},
+    "low_rank.rank": {"low": 1, "high": 4},
+    "biases": {"choices": ["frozen", "trained"]},
+    "training.learning_rate.adapters": {"choices": [1e-2, 1e-3, 1e300]},
+}
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_what_a_search_proposes_stops_and_promotes_comes_out_as_if_alone(
+    dropout: bool, tmp_path: Path, make: Callable[[], Trainer], data: TokenisedData, backbone: Backbone
+) -> None:
+    base = merged(plain(toys.configuration()), {"training": {"steps": 12, **(DROPOUT if dropout else {})}})
+    diverges = {"low_rank.kind": "lora", "low_rank.rank": 2, "training.learning_rate.adapters": 1e300}
+    sought = Search(
+        "grid",
+        base,
+        parse_space(SPACE),
+        Budget(10),
+        Sampler("random"),
+        start=[diverges],
+        rungs=Rungs(3, 3),
+        top_k=1,
+        seeds_at_end=2,
+    )
+    loop = Loop(tmp_path, [each.run for each in sought.runs("toy data", "toy model")], make)
+    quest = Quest(sought, "toy data", "toy model", lambda run: run.configuration.training.steps or 0)
+    loop.aims = quest.aims
+
+    def more(state: State, count: int) -> Growth:
+        found = [*quest.listed(state), *quest.more(state, count)]
+        return Growth(
+            {each.run.run_id: each.run for each in found},
+            [{"run": each.run.as_json(), "point": dict(each.point)} for each in found],
+        )
+
+    loop.more = more
+    loop.turn()
+    loop.turn()
+    loop.kill(next(iter(loop.trials)))
+    loop.turn()
+    loop.keeper.close()
+    loop.start("driver-2")  # the first one is gone with both of its trials
+    waited: set[str] = set()
+    while loop.turn():
+        waited |= {run_id for run_id, run in read(tmp_path).runs.items() if run.status == "stopped"}
+    state = read(tmp_path)
+    runs = {run_id: Run.from_json(run.run) for run_id, run in state.runs.items()}
+    by_status = {
+        status: [runs[run_id] for run_id, run in state.runs.items() if run.status == status]
+        for status in ("completed", "stopped", "diverged")
+    }
+    assert sum(map(len, by_status.values())) == len(runs) == 11, "ten points, and the finalist's second seed"
+    assert by_status["stopped"]
+    assert by_status["diverged"]
+    assert any(run.run_id in waited for run in by_status["completed"]), "one was promoted"
+    assert_as_alone(tmp_path, state, by_status["completed"] + by_status["diverged"], data, backbone)
+    for run in by_status["stopped"]:
+        assert_as_alone_so_far(state, run, data, backbone)
 
 
 def alike(count: int, **changes: Any) -> list[Run]:
@@ -300,6 +392,37 @@ def test_where_memory_runs_out_the_youngest_wait_and_lose_nothing(
     state = loop.finish()
     assert loop.assignments.pack_size == 3
     assert not any(run.losses for run in state.runs.values()), "it is nobody's fault"
+    assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+class Burdened(Trainer):
+    """A trainer on a device that has no room for some run, alone or beside others."""
+
+    too_large = 9
+
+    def _step(self, group: Any) -> str | None:
+        ranks = (member.configuration.low_rank for member in group.members.values())
+        if any(each is not None and each.rank == self.too_large for each in ranks):
+            if len(self.members) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return "CUDA out of memory"
+        return super()._step(group)
+
+
+def test_a_run_too_large_for_the_device_fails_and_the_packs_of_the_others_grow_again(
+    tmp_path: Path, data: TokenisedData, backbone: Backbone
+) -> None:
+    culprit, runs = toys.run(99, low_rank=toys.lora(rank=Burdened.too_large)), alike(12)
+    loop = Loop(tmp_path, [culprit, *runs], lambda: Burdened(lambda _: backbone, data), pack=4, slots=1)
+    sizes = []
+    while loop.turn():
+        sizes.append(len(loop.assignments.in_flight))
+    state = read(tmp_path)
+    assert sizes[:3] == [3, 2, 1], "who is to blame is not known before it is alone"
+    assert max(sizes[3:]) == 4
+    error = (state.runs[culprit.run_id].ended or {})["error"]
+    assert (error["kind"], state.runs[culprit.run_id].attempt) == ("out of memory", 2)
+    assert not any(state.runs[run.run_id].losses for run in runs)
     assert_as_alone(tmp_path, state, runs, data, backbone)
 
 

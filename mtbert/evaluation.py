@@ -23,8 +23,6 @@ from mtbert.tasks import Task, score, unscaled
 
 TOKENS_PER_BATCH = 2048  # larger ones fall out of the caches of a core
 TOKENS_PER_BATCH_ON_GPU = 32768
-FEWEST_TOKENS = 512
-"""Of a batch; where fewer do not fit either, no batch does."""
 Row = list[Any]
 """[split, task, metric, value or null]"""
 
@@ -70,47 +68,34 @@ def predict(
 ) -> list[Predictions]:
     """What members predict without dropout, in one pass over batches of sequences of like length.
 
-    Batches get smaller where there is not memory enough for them.
+    A batch that there is not memory enough for is halved.
 
     Args:
         members: who encode pairs alike.
         features: gives what reaches the heads, where the backbone need not run for it.
     """
-    tokens = TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH_ON_GPU
-    while True:
-        try:
-            return _predict(pack, members, task, split, indices, data, max_length, device, features, tokens)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or tokens <= FEWEST_TOKENS:
-                raise
-        tokens //= 2
-
-
-def _predict(
-    pack: Pack,
-    members: Sequence[int],
-    task: Task,
-    split: TokenSplit,
-    indices: np.ndarray,
-    data: TokenisedData,
-    max_length: int,
-    device: str,
-    features: Callable[[Sequence[Request]], Features | None],
-    tokens: int,
-) -> list[Predictions]:
-    """`predict` in batches of at most so many tokens, as far as a sequence of each member has no more."""
     pairs = pack.admitted[members[0]].configuration.pairs
     lengths = sequence_lengths(split, pairs, max_length)[indices]
     labels = split.labels[indices]
+    tokens = TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH_ON_GPU
+    waiting = list(by_length(lengths, max(1, tokens // len(members))))
     order: list[np.ndarray] = []
     found: dict[int, list[Tensor]] = {member: [] for member in members}
-    for at in by_length(lengths, max(1, tokens // len(members))):
+    while waiting:
+        at = waiting.pop()
         requests = [Request(member, task.name, split, indices[at], pairs) for member in members]
-        batch = assemble(requests, data.special, max_length, device)
+        try:
+            batch = assemble(requests, data.special, max_length, device)
+            results = pack.forward(batch, None, {}, features(requests))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(at) == 1:
+                raise
+            waiting += np.array_split(at, 2)
+            continue
         known = put(np.tile(labels[at], len(members)), device)
         labelled = bool(np.isfinite(labels[at]).all())
         order.append(at)
-        for result in pack.forward(batch, None, {}, features(requests)):
+        for result in results:
             values = predicted(task, result.outputs)
             of = known[: len(values)]  # the same for every member
             losses = (

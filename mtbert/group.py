@@ -200,8 +200,8 @@ class Group:
             }
         )
         add_losses(  # not before: a pass that runs out of memory is made again
-            [(self._at(at), task, loss) for at, of in losses.items() for task, loss in of.items()]
-            + [(self._at(at), penalty_of(task), penalty) for (at, task), penalty in added.items()]
+            [(members[at][1], task, loss) for at, of in losses.items() for task, loss in of.items()]
+            + [(members[at][1], penalty_of(task), penalty) for (at, task), penalty in added.items()]
         )
         step_together(self._step_of(run_id, member) for run_id, member in members)
         for run_id, member in members:
@@ -213,10 +213,6 @@ class Group:
             if member.took_step() and member.stage.optimizer == "fresh":
                 at = self.index[run_id]
                 self.optimizers[run_id] = MemberOptimizer(at, owned_by(at, self.pack, self._trained))
-
-    def _at(self, index: int) -> Member:
-        """The member at a place in the pack."""
-        return list(self.members.values())[index]
 
     def _step_of(self, run_id: str, member: Member) -> tuple[MemberOptimizer, Training, float, list[str]]:
         """What `step_together` is told of a member."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from mtbert.adapters.places import PLACES
 from mtbert.attention import AttentionView, Factors
 from mtbert.bert import Backbone
 from mtbert.configuration import Dropout
+from mtbert.devices import put
 from mtbert.dropout import Rated, Rates, attention_factors, drop, token_keys
 from mtbert.features import Features, sequence_vectors, side_by_side
 from mtbert.heads import HeadBank, vectors
@@ -164,13 +166,13 @@ class Pack:
             of_span = features[span.member, span.task]
             end = begin + len(of_span)
             parts.append(of_span)
-            first_sequences.append(torch.arange(span.sequences.start, span.sequences.start + len(of_span)))
+            first_sequences.append(np.arange(span.sequences.start, span.sequences.start + len(of_span)))
             stretches.append((span.member, span.task, begin, end))
             members.append((span.member, begin, end))
             begin = end
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
         rows = f"{bank.site} #{self.head_banks.index(bank)}"  # a task has several banks if its heads differ
-        hooks.lay_out(rows, stretches, torch.cat(first_sequences))
+        hooks.lay_out(rows, stretches, np.concatenate(first_sequences))
         x = hooks.drop_head_input(bank.site, x, rows)
         outputs = bank.forward(
             x, hooks.view(bank, rows), lambda site, within: hooks.drop_head_input(site, within, rows)
@@ -200,9 +202,11 @@ class PackHooks(Hooks):
         self._keys = {} if dropouts is None else {"token": token_keys(batch, dict(keys))}
         self._rates: dict[tuple[str, Rows], Rates | None] = {}
 
-    def lay_out(self, rows: Rows, stretches: Sequence[tuple[int, str, int, int]], sequences: Tensor) -> None:
+    def lay_out(
+        self, rows: Rows, stretches: Sequence[tuple[int, str, int, int]], sequences: np.ndarray
+    ) -> None:
         """Name a new kind of rows: one for each of these sequences. int64 [rows]"""
-        tokens = self.batch.first_rows[sequences.to(self.batch.first_rows.device)]
+        tokens = self.batch.first_rows[put(sequences, self.batch.first_rows.device)]
         self._layouts[rows] = Layout(stretches, len(sequences), tokens)
 
     def view(self, bank: Bank, rows: Rows) -> SlotView:

@@ -171,7 +171,7 @@ class SlotView:
             return stacked
         if len(self.slots) == 1:
             return stacked[self.slots[0] : self.slots[0] + 1]
-        return stacked[torch.tensor(self.slots, device=stacked.device)]
+        return stacked[put(np.array(self.slots), stacked.device)]
 
 
 def segment_means(x: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -238,13 +238,18 @@ class Trainer:
     def _predict(
         self, group: Group, members: Sequence[Member], split: str, limit: int | None
     ) -> dict[str, dict[str, Predictions]]:
-        """What members predict by run and task, those together who encode a task's examples alike."""
+        """What members predict by run and task.
+
+        On a GPU those who encode a task's examples alike share a pass. On a CPU that gains nothing, and each
+        by itself predicts the same to the last bit whoever else is there.
+        """
         found: dict[tuple[str, str], Predictions] = {}
-        alike: dict[tuple[str, Pairs], list[Member]] = {}
+        alike: dict[tuple[str, Pairs, str | None], list[Member]] = {}
         for member in members:
+            apart = member.run.run_id if self._device == "cpu" else None
             for task in member.reached_tasks:
-                alike.setdefault((task, member.configuration.pairs), []).append(member)
-        for (task, _), together in alike.items():
+                alike.setdefault((task, member.configuration.pairs, apart), []).append(member)
+        for (task, *_), together in alike.items():
             examples = self._data.splits[task, split]
             predictions = predict(
                 group.pack,

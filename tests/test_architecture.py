@@ -27,7 +27,7 @@ DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "tensorboardX": "tensorboardx", "yam
 BROUGHT = {"triton"}
 """What torch's builds for CUDA bring, and what is not imported without them."""
 STANDARD_LIBRARY_ALONE = ("techniques.py", "schema.py", "configuration.py", "run.py", "records.py")
-SLOW = (
+HEAVY = (
     "ray",
     "optuna",
     "pyarrow",
@@ -183,7 +183,7 @@ def test_importing_every_module_of_the_model_does_nothing_and_loads_nothing_heav
     without_kernels = [name for name in modules("mtbert") if not name.startswith("mtbert.kernels.")]
     loaded, changed = import_all(without_kernels, tmp_path)
     assert "torch" in loaded
-    assert not loaded & set(SLOW)
+    assert not loaded & set(HEAVY)
     assert not loaded & {"sweeps", "analysis"}
     assert changed == []
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mtbert.bert import Backbone
 from mtbert.data.tokenise import TokenisedData
-from mtbert.evaluation import subset
+from mtbert.evaluation import predict, subset
 from mtbert.schedules import plan
 from tests.mtbert import toys
 
@@ -240,3 +240,31 @@ def test_a_run_of_some_tasks_is_evaluated_on_those_and_has_no_score(
     assert set(end.predictions["task"]) == set(tasks)
     heads = {name.split(".")[1] for name in toys.weights(end) if name.startswith("heads.")}
     assert heads == set(tasks)
+
+
+@pytest.mark.parametrize("task", toys.TASKS)
+def test_members_that_share_a_pass_predict_as_each_by_itself(
+    task: str, backbone: Backbone, data: TokenisedData
+) -> None:
+    of = toys.trainer(data, backbone)
+    runs = [
+        toys.run(0, low_rank=toys.lora()),
+        toys.run(1, low_rank=toys.lora(rank=2, sharing="per_task")),
+        toys.run(2, parallel={"hidden": 8, "heads": 2}),
+        toys.run(3, biases="trained"),
+    ]
+    for run in runs:
+        of.admit(run)
+    of.advance()
+    (group,) = of._groups.values()
+    split, indices = data.splits[task, "dev"], np.arange(1, 40, 2)
+
+    def found(*members: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        seen = predict(group.pack, members, toys.TASKS[task], split, indices, data, 64, "cpu")
+        return [(each.values, each.losses) for each in seen]
+
+    together = found(0, 1, 2, 3)
+    for member, mine in enumerate(together):
+        for one, other in zip(mine, found(member)[0], strict=True):
+            assert np.allclose(one, other, rtol=1e-10, atol=1e-10)
+    assert not np.allclose(together[0][1], together[1][1])

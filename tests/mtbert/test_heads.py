@@ -31,7 +31,6 @@ from tests.mtbert import toys
 from tests.mtbert.adapters.contract import (
     AdapterContract,
     Changes,
-    assert_same_rows,
     assert_same_state,
     batch_of,
     disturbed,
@@ -315,7 +314,7 @@ def test_one_member_s_nan_leaves_the_others_bit_identical(
     for run_id, checkpoint in beside_ill.items():
         one, other = unpack_tensors(healthy[run_id])[0], unpack_tensors(checkpoint)[0]
         assert_same_state(one, other, exactly=True)
-        assert_same_rows(after[run_id].record, before[run_id].record, 1e-5)  # type: ignore[union-attr]
+        assert before[run_id].record["rows"] == after[run_id].record["rows"]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

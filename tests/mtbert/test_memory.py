@@ -143,11 +143,27 @@ def test_evaluations_that_have_no_room_are_made_in_smaller_batches(
         assert_same_events(events, wanted[run_id])
 
 
+def test_an_example_that_has_no_room_by_itself_says_so(
+    backbone: Backbone, data: TokenisedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Pack.forward
+
+    def limited(self: Pack, batch: Any, dropouts: Any, *of: Any) -> Any:
+        if dropouts is None:
+            raise torch.OutOfMemoryError(SHORT)
+        return forward(self, batch, dropouts, *of)
+
+    monkeypatch.setattr(Pack, "forward", limited)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        toys.train(data, backbone, *runs(2))
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError(SHORT), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("shapes differ"), False),

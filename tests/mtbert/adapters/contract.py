@@ -274,21 +274,16 @@ def assert_same_state(one: State, other: State, exactly: bool = False) -> None:
             assert torch.allclose(value, other[name], rtol=CLOSE, atol=CLOSE), name
 
 
-def assert_same_rows(record: Mapping[str, Any], reference: Mapping[str, Any], share: float) -> None:
-    """The same metrics, to rounding: who else is in a pass over dev alters nothing but that."""
-    for row, wanted in zip(record["rows"], reference["rows"], strict=True):
-        assert row[:3] == wanted[:3]
-        assert (row[3] is None) == (wanted[3] is None)
-        if wanted[3] is not None:
-            assert row[3] == pytest.approx(wanted[3], rel=share, abs=share / 100)
-
-
 def assert_same_events(one: Sequence[toys.Event], other: Sequence[toys.Event]) -> None:
     """The same evaluations and the same ending, to rounding in float64."""
     mine, theirs = toys.evaluations(one), toys.evaluations(other)
     assert [record["step"] for record in mine] == [record["step"] for record in theirs]
     for record, reference in zip(mine, theirs, strict=True):
-        assert_same_rows(record, reference, 1e-7)
+        for row, wanted in zip(record["rows"], reference["rows"], strict=True):
+            assert row[:3] == wanted[:3]
+            assert (row[3] is None) == (wanted[3] is None)
+            if wanted[3] is not None:
+                assert row[3] == pytest.approx(wanted[3], rel=1e-7, abs=CLOSE)
         assert record["tokens"] == reference["tokens"]
     end, reference_end = toys.ended(one), toys.ended(other)
     assert end.record["kept_step"] == reference_end.record["kept_step"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from sweeps.placement import Machine, Needs, Placement, fits, place
 from sweeps.session import Session
@@ -23,9 +25,8 @@ def promised(config: Mapping[str, Any]) -> list[Machine]:
     for name, of_type in (config.get("available_node_types") or {}).items():
         resources = of_type.get("resources") or {}
         if name != head and resources.get("CPU"):
-            machine = Machine(
-                float(resources["CPU"]), float(resources.get("GPU", 0)), float(resources.get("memory", 0))
-            )
+            memory = float(resources.get("memory", math.inf))  # not said by every provider
+            machine = Machine(float(resources["CPU"]), float(resources.get("GPU", 0)), memory)
             machines += [machine] * min(int(of_type.get("max_workers", most)), most)
     return sorted(machines, key=lambda each: (each.gpus, each.cores), reverse=True)[:most]
 
@@ -50,7 +51,7 @@ class Capacity:
         self.needs = needs
         self._session, self._promised, self._at_most = session, promised, at_most
         self._at_first = session.machines()
-        self._asked = 0
+        self._asked: list[PlacementGroup] = []
 
     def placement(self) -> Placement:
         """How many at once, and why no more: by the nodes that are up, or may be started where none will do.
@@ -66,14 +67,20 @@ class Capacity:
         return self._room(self._at_first if self._session.own else self._session.machines())
 
     def ask(self, trials: int) -> int:
-        """Has the autoscaler make room for so many trials, or for as many as it may; how many that are."""
-        wanted = min(trials, self._room(self._promised))
-        if wanted != self._asked:
-            from ray.autoscaler.sdk import request_resources
+        """Has the autoscaler make room for so many trials, or for as many as it may; how many that are.
 
-            bundle = {"CPU": self.needs.cores} | ({"GPU": self.needs.gpus} if self.needs.gpus else {})
-            request_resources(bundles=[bundle] * wanted)
-            self._asked = wanted
+        What is asked for waits as placement groups, which make way for trials once there is room, and which
+        Ray takes back when this process ends, however it ends. (A request for resources would outlive it, and
+        keep nodes up that nobody uses.)
+        """
+        wanted = min(trials, self._room(self._promised))
+        missing = max(0, wanted - self.slots())
+        granted = [group for group in self._asked if group.wait(0)]
+        waiting = [group for group in self._asked if group not in granted]
+        for group in [*granted, *waiting[missing:]]:
+            remove_placement_group(group)
+        new = [placement_group([self.needs.bundle]) for _ in range(missing - len(waiting))]
+        self._asked = waiting[:missing] + new
         return wanted
 
     def _room(self, machines: Sequence[Machine]) -> int:

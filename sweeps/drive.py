@@ -21,7 +21,6 @@ from mtbert.run import Run
 from sweeps.capacity import Capacity
 from sweeps.exits import BAD_INPUT, ENDED, FAILED
 from sweeps.keeper import start_keeper
-from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth, Halt, Reason, mark
 from sweeps.progress import Progress
 from sweeps.publish import Material, checksum
@@ -167,7 +166,7 @@ class Drive:
                 num_samples=-1,
                 search_alg=LedgerSearcher(self._assignments, self._pulse),
                 max_concurrent_trials=QUEUE,
-                resources_per_trial=bundle(self._needs),
+                resources_per_trial=PlacementGroupFactory([self._needs.bundle]),
                 reuse_actors=True,
                 max_failures=0,
                 raise_on_failed_trial=False,
@@ -244,12 +243,6 @@ class Watch(tune.Callback):
         error = ray.cloudpickle.loads(Path(file).read_bytes()) if file else None
         self._assignments.explain(trial.trial_id, str(error or "no reason given"), died=is_death(error))
         self._look()
-
-
-def bundle(needs: Needs) -> PlacementGroupFactory:
-    """What Ray is to set aside for a trial."""
-    resources = {"CPU": needs.cores} | ({"GPU": needs.gpus} if needs.gpus else {})
-    return PlacementGroupFactory([resources])
 
 
 def is_death(error: BaseException | None) -> bool:

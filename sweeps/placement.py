@@ -32,6 +32,11 @@ class Needs:
     gpus: float = 0.0
     memory: float = 0.0
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray is to set aside for it."""
+        return {"CPU": self.cores} | ({"GPU": self.gpus} if self.gpus else {})
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -116,7 +121,9 @@ def fits(machine: Machine, needs: Needs) -> int:
         # Ray splits a GPU, but never spreads one trial's fraction over two
         share = 1 if needs.gpus >= 1 else math.floor(1 / needs.gpus + 1e-9)
         found.append(math.floor(machine.gpus / needs.gpus) if needs.gpus >= 1 else int(machine.gpus) * share)
-    elif needs.memory:  # a run on a GPU keeps its weights and activations there
+    elif needs.memory and math.isfinite(
+        machine.memory
+    ):  # a run on a GPU keeps its weights and activations there
         found.append(math.floor(machine.memory * MEMORY_SHARE / needs.memory))
     return max(0, min(found))
 
@@ -125,7 +132,7 @@ def _spoken(cores: float, gpus: float, memory: float) -> str:
     parts = [f"{cores:g} core{'s' if cores != 1 else ''}"]
     if gpus:
         parts.append(f"{gpus:g} GPU{'s' if gpus > 1 else ''}")
-    if memory:
+    if 0 < memory < math.inf:
         parts.append(f"{memory / GIB:.1f} GiB")
     return ", ".join(parts)
 

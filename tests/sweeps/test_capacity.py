@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sweeps.capacity import Capacity, promised, promised_to
 from sweeps.placement import GIB, Machine, Needs, PlacementError
 from tests.sweeps.conftest import ROOT
 
-GPU_NODE = Machine(4.0, 1.0, 0.0)
+GPU_NODE = Machine(4.0, 1.0, math.inf)
 
 
 class Nodes:
@@ -28,11 +29,27 @@ class Nodes:
         return self.up
 
 
+class Asked:
+    """A placement group that waits until a test gives it its room."""
+
+    def __init__(self, bundles: list[dict[str, float]]) -> None:
+        self.bundles, self.granted = bundles, False
+
+    def wait(self, _: float) -> bool:
+        return self.granted
+
+
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, float]]]:
-    """What the autoscaler was asked for, each time."""
-    found: list[list[dict[str, float]]] = []
-    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: found.append(bundles))
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """The placement groups that are there."""
+    found: list[Asked] = []
+
+    def make(bundles: list[dict[str, float]]) -> Asked:
+        found.append(Asked(bundles))
+        return found[-1]
+
+    monkeypatch.setattr(capacity, "placement_group", make)
+    monkeypatch.setattr(capacity, "remove_placement_group", found.remove)
     return found
 
 
@@ -42,10 +59,10 @@ def test_the_shipped_file_promises_its_gpu_workers_and_not_its_head() -> None:
 
 
 def test_of_several_types_the_largest_count_where_not_all_may_be_up() -> None:
-    types = {
+    types: dict[str, Any] = {
         "head": {"resources": {"CPU": 64}},
-        "small": {"resources": {"CPU": 2}, "max_workers": 5},
-        "large": {"resources": {"CPU": 8, "GPU": 2}, "max_workers": 1},
+        "small": {"resources": {"CPU": 2, "memory": 0}, "max_workers": 5},
+        "large": {"resources": {"CPU": 8, "GPU": 2, "memory": 0}, "max_workers": 1},
         "unknown": {"max_workers": 3},  # whose resources the provider did not say
     }
     config = {"head_node_type": "head", "max_workers": 3, "available_node_types": types}
@@ -65,33 +82,63 @@ def test_a_clusters_file_is_read_on_its_head_alone(tmp_path: Path, monkeypatch: 
     assert promised_to(session(own=True)) == []
 
 
-def test_room_follows_the_nodes_and_more_is_asked_for_while_runs_wait(
-    asked: list[list[dict[str, float]]],
-) -> None:
+def test_room_follows_the_nodes_and_more_is_asked_for_while_runs_wait(asked: list[Asked]) -> None:
     session: Any = Nodes()
     room = Capacity(session, [GPU_NODE] * 8, Needs(gpus=0.5), None)
     assert room.placement().slots == 16
     assert room.slots() == 0
     assert room.ask(40) == 16
+    first = list(asked)
+    assert [each.bundles for each in first] == [[{"CPU": 1.0, "GPU": 0.5}]] * 16
     assert room.ask(40) == 16
-    assert asked == [[{"CPU": 1.0, "GPU": 0.5}] * 16], "what has been asked for is not asked for again"
+    assert asked == first, "what has been asked for is not asked for again"
     session.up = [GPU_NODE] * 3
+    for each in first[:6]:
+        each.granted = True
     assert room.slots() == 6
-    assert room.ask(2) == 2
-    assert room.ask(0) == 0
-    assert [len(each) for each in asked] == [16, 2, 0]
+    assert room.ask(40) == 16
+    assert asked == first[6:], "what has got its room makes way for trials"
+    assert room.ask(8) == 8
+    assert len(asked) == 2
+    assert room.ask(5) == 5
+    assert asked == [], "there is room for these"
 
 
-def test_no_more_is_used_or_asked_for_than_one_wants(asked: list[list[dict[str, float]]]) -> None:
-    session: Any = Nodes(*[GPU_NODE] * 4)
+def test_room_that_was_granted_and_is_lost_again_is_asked_for_anew(asked: list[Asked]) -> None:
+    session: Any = Nodes()
+    room = Capacity(session, [GPU_NODE] * 2, Needs(gpus=1.0), None)
+    room.ask(2)
+    for each in asked:
+        each.granted = True
+    session.up = [GPU_NODE] * 2
+    room.ask(2)
+    session.up = [GPU_NODE]
+    room.ask(2)
+    assert [each.granted for each in asked] == [False]
+
+
+def test_no_more_is_used_or_asked_for_than_one_wants(asked: list[Asked]) -> None:
+    session: Any = Nodes(GPU_NODE)
     room = Capacity(session, [GPU_NODE] * 8, Needs(gpus=1.0), 2)
-    assert (room.placement().slots, room.slots(), room.ask(100)) == (2, 2, 2)
+    assert (room.placement().slots, room.slots(), room.ask(100)) == (1, 1, 2)
     assert len(asked) == 1
 
 
-def test_without_an_autoscaler_nothing_is_asked_for_and_no_room_is_an_error(
-    asked: list[list[dict[str, float]]],
-) -> None:
+def test_where_a_type_s_memory_is_not_said_it_is_no_limit(asked: list[Asked]) -> None:
+    config = {
+        "max_workers": 2,
+        "head_node_type": "head",
+        "available_node_types": {"worker": {"resources": {"CPU": 4}}},
+    }
+    session: Any = Nodes()
+    room = Capacity(session, promised(config), Needs(memory=GIB), None)
+    assert room.placement().slots == 8
+    assert "inf" not in room.placement().reason
+    assert room.ask(3) == 3
+    assert len(asked) == 3
+
+
+def test_without_an_autoscaler_nothing_is_asked_for_and_no_room_is_an_error(asked: list[Asked]) -> None:
     session: Any = Nodes(Machine(2.0, 0.0, GIB))
     room = Capacity(session, [], Needs(gpus=1.0), None)
     assert room.ask(5) == 0

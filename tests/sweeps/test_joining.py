@@ -95,6 +95,52 @@ def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace,
     assert again.process.returncode == 0, again.output
 
 
+ASKING = """
+import sys, time, ray
+from sweeps.capacity import Capacity
+from sweeps.placement import Machine, Needs
+from sweeps.session import Session
+
+ray.init(sys.argv[1], log_to_driver=False)
+room = Capacity(Session(sys.argv[1], False, None), [Machine(4, 1, 0)] * 2, Needs(gpus=1.0), None)
+print(room.slots(), room.ask(5), flush=True)
+time.sleep(600)
+"""
+GROUPS = """
+import sys, ray
+from ray.util import placement_group_table
+
+ray.init(sys.argv[1], log_to_driver=False)
+print(sorted(each["state"] for each in placement_group_table().values()))
+"""
+
+
+@pytest.mark.slow
+def test_what_was_asked_of_the_autoscaler_goes_with_a_driver_that_is_killed(
+    workplace: Workplace, head: str
+) -> None:
+    def states() -> str:
+        asked = [sys.executable, "-c", GROUPS, head]
+        return subprocess.check_output(
+            asked, env=workplace.environment, cwd=ROOT, text=True, stderr=subprocess.DEVNULL
+        ).strip()
+
+    driver = subprocess.Popen(
+        [sys.executable, "-c", ASKING, head],
+        env=workplace.environment,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "0 2\n"
+    assert states() == "['PENDING', 'PENDING']"
+    driver.kill()
+    driver.wait()
+    eventually(lambda: states() == "['REMOVED', 'REMOVED']", "nothing is asked for any more")
+
+
 @pytest.mark.slow
 def test_one_process_can_have_a_ray_of_its_own_again(workplace: Workplace) -> None:
     """Ray reads its token once in a process: a second one of another token would let nobody in."""

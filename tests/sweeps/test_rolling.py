@@ -136,9 +136,24 @@ class Loop:
 
     def finish(self) -> State:
         """Turns until everything has ended."""
+        return self.finish_and_tell_who_waited()[0]
+
+    def finish_and_tell_who_waited(self) -> tuple[State, set[str]]:
+        """The ledger in the end, and the runs that stood stopped after some turn."""
+        waited: set[str] = set()
         while self.turn():
             assert len(self.held) < 500
-        return read(self.folder)
+            waited |= {run_id for run_id, run in read(self.folder).runs.items() if run.status == "stopped"}
+        return read(self.folder), waited
+
+    def suffer(self) -> None:
+        """A few turns, in which a trial is killed, and then the driver with all of its trials."""
+        self.turn()
+        self.turn()
+        self.kill(next(iter(self.trials)))
+        self.turn()
+        self.keeper.close()
+        self.start("driver-2")
 
     def kill(self, trial: str) -> None:
         """A trial's process dies between two turns."""
@@ -244,17 +259,8 @@ def test_runs_that_are_stopped_and_promoted_and_killed_come_out_as_if_alone(
         return Aims(targets | dict.fromkeys(early, 3), frozenset(early))
 
     loop.aims = aims
-    loop.turn()
-    loop.turn()
-    loop.kill(next(iter(loop.trials)))
-    loop.turn()
-    loop.keeper.close()
-    loop.start("driver-2")  # the first one is gone with both of its trials
-    stopped: set[str] = set()
-    while loop.turn():
-        assert len(loop.held) < 500
-        stopped |= {run_id for run_id, run in read(tmp_path).runs.items() if run.status == "stopped"}
-    state = read(tmp_path)
+    loop.suffer()
+    state, stopped = loop.finish_and_tell_who_waited()
     assert stopped <= set(early)
     assert stopped
     assert max(attempts(state).values()) > 1
@@ -298,16 +304,8 @@ def test_what_a_search_proposes_stops_and_promotes_comes_out_as_if_alone(
         )
 
     loop.more = more
-    loop.turn()
-    loop.turn()
-    loop.kill(next(iter(loop.trials)))
-    loop.turn()
-    loop.keeper.close()
-    loop.start("driver-2")  # the first one is gone with both of its trials
-    waited: set[str] = set()
-    while loop.turn():
-        waited |= {run_id for run_id, run in read(tmp_path).runs.items() if run.status == "stopped"}
-    state = read(tmp_path)
+    loop.suffer()
+    state, waited = loop.finish_and_tell_who_waited()
     runs = {run_id: Run.from_json(run.run) for run_id, run in state.runs.items()}
     by_status = {
         status: [runs[run_id] for run_id, run in state.runs.items() if run.status == status]

@@ -15,12 +15,14 @@ class Behind:
     """How far a configuration is behind the leader.
 
     Attributes:
+        lead: of the means; below zero where a single run is above a leader with several.
         difference: above zero where the leader is the better; None where one of the two has a single run.
         paired: how many seeds both have, over which alone the difference is; 0 for one of independent means.
         deviations: of the differences, or of each one's runs, as `seeds_to_settle` takes them.
         p: corrected for all comparisons of the ranking; None where chance cannot be told.
     """
 
+    lead: float
     difference: Estimate | None
     paired: int
     deviations: tuple[float, ...]
@@ -96,8 +98,11 @@ def _lead(found: Leader, following: RankedConfiguration, behind: Behind) -> str:
     over = f"over {_named(following)}"
     difference = behind.difference
     if difference is None:
-        lead = abs(_mean(found.row) - _mean(following))
-        return f"{_named(found.row)} leads by {_number(lead)} {over}, which has a single run: not settled"
+        lead = _number(abs(behind.lead))
+        if behind.lead < 0:
+            above = f"{_named(following)} is {lead} above it with a single run"
+            return f"{_named(found.row)} leads those with several runs; {above}: not settled"
+        return f"{_named(found.row)} leads by {lead} {over}, which has a single run: not settled"
     width = f"{_number(difference.value)} ± {_number(difference.half_width)}"
     said = f"{_named(found.row)} leads by {width} {over}"
     if difference.p is None:
@@ -129,11 +134,8 @@ def _behind(leader: RankedConfiguration, other: RankedConfiguration, sign: int) 
         paired = 0
     if difference is not None:
         difference = replace(difference, value=sign * difference.value)
-    return Behind(difference, paired, tuple(deviations))
-
-
-def _mean(row: RankedConfiguration) -> float:
-    return 0.0 if row.mean is None else row.mean
+    lead = sign * ((leader.mean or 0.0) - (other.mean or 0.0))
+    return Behind(lead, difference, paired, tuple(deviations))
 
 
 def _named(row: RankedConfiguration) -> str:

@@ -21,7 +21,8 @@ class RankedConfiguration:
     """A configuration over its seeds.
 
     Attributes:
-        rank: from 1 on; those with a run that has no value come after those without.
+        rank: from 1 on; those with a run that has no value come after those without, and of each those with a
+            single run after those with several: one run is the higher the more were tried.
         runs: how many runs have a value.
         without: completed runs whose value is undefined, and diverged ones.
         failed: runs that ended without saying anything about the configuration.
@@ -84,9 +85,9 @@ def ranked(
         for config_id, group in groups.items()
     ]
 
-    def order(row: RankedConfiguration) -> tuple[bool, bool, float, str]:
+    def order(row: RankedConfiguration) -> tuple[bool, bool, bool, float, str]:
         mean = 0.0 if row.mean is None else row.mean if lowest_first else -row.mean
-        return row.mean is None, row.without > 0, mean, row.config_id
+        return row.mean is None, row.without > 0, row.runs == 1, mean, row.config_id
 
     return [replace(row, rank=rank) for rank, row in enumerate(sorted(rows, key=order), 1)]
 

@@ -94,8 +94,8 @@ def mixes(rounds: int) -> Iterator[list[str]]:
     ):
         parts = [(share * (1 - own), (1 - share) * (1 - own), own) for share in shares]
         for name, holds in (
-            ("shown: V, with (S - 1)·V/Vₛ degrees of freedom", _shown),
-            ("Satterthwaite's (S - 1)·(V/Vₛ)²", _satterthwaite),
+            ("shown: V, with (S - 1)/(3s² - 2s³) degrees of freedom", _shown),
+            ("Satterthwaite's (S - 1)/s²", _satterthwaite),
             ("S - 1 degrees of freedom", _few),
             ("bootstrap of seeds and examples, percentile", _two_way_percentile),
             ("seeds alone", _seeds_alone),
@@ -174,8 +174,9 @@ def _shown(rounds: int, seeds: int, parts: Parts) -> float:
 def _satterthwaite(rounds: int, seeds: int, parts: Parts) -> float:
     _, b, c = parts
     mean, among = _drawn(rounds, seeds, parts)
-    error, freedom = of_both(among, np.full(rounds, b + c), np.full(rounds, c), seeds)
-    return _held(mean, error, freedom**2 / (seeds - 1))
+    error, _ = of_both(among, np.full(rounds, b + c), np.full(rounds, c), seeds)
+    share = np.maximum(among / error**2, 1e-9)
+    return _held(mean, error, (seeds - 1) / share**2)
 
 
 def _few(rounds: int, seeds: int, parts: Parts) -> float:

@@ -26,9 +26,6 @@ SHORT = 22
 MOST_FIELDS = 4
 """Fields of a name; of a point that differs in more, its place in the ranking is the name."""
 
-_ENOUGH = 2
-"""Seeds that the best must have where any has them: of a search's many points one is always lucky."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -107,8 +104,8 @@ class Subject:
         if not any(value(run, self.objective) is not None for run in self.runs):
             return []
         rows = [row for row in ranked(self.state, self.sweep, self.objective) if row.runs]
-        needed = min(_ENOUGH, max(row.runs for row in rows))
-        reasons = {row.config_id: self._reason(row, needed) for row in rows}
+        several = any(row.runs > 1 for row in rows)
+        reasons = {row.config_id: self._reason(row, several) for row in rows}
         ordered = sorted(rows, key=lambda row: bool(reasons[row.config_id]))
         points = {row.config_id: self._point(row) for row in ordered}
         names = _names(ordered, points)
@@ -138,7 +135,7 @@ class Subject:
         """What the sweep's best has to keep."""
         return [parse_constraint(text) for text in self.declaration.get("constraints") or ()]
 
-    def _reason(self, row: RankedConfiguration, needed: int) -> str:
+    def _reason(self, row: RankedConfiguration, several: bool) -> str:
         """Why it cannot be called the best; empty where it can."""
         if row.without:
             return f"{row.without} of its runs diverged or have no value"
@@ -146,7 +143,7 @@ class Subject:
         broken = [text for text, excess in found.items() if excess > 0]
         if broken:
             return f"breaks {listed(broken)}"
-        return "one seed alone" if row.runs < needed else ""
+        return "one seed alone" if several and row.runs == 1 else ""
 
     def _point(self, row: RankedConfiguration) -> dict[str, Any]:
         points = self.declared.points if self.declared else {}

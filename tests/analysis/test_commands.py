@@ -55,9 +55,9 @@ def test_best_ranks_and_says_what_differs(filled: Path, capsys: pytest.CaptureFi
     assert header[:7] == ["#", "score", "runs", "behind", "told", "apart", "rank"]
     assert "kind" not in header  # the same in all
     assert "sst.accuracy" in header
-    assert lines[3].split()[:7] == ["1", "0.5800", "±", "none", "1", "(+1", "failed)"]
-    assert lines[4].split()[:9] == ["2", "0.5405", "±", "0.0064", "2", "-", "a", "single", "run"]
-    assert "#1 (c8) is first with a single run, which has no interval" in lines[-1]
+    assert lines[3].split()[:5] == ["1", "0.5405", "±", "0.0064", "2"]
+    assert lines[5].split()[:7] == ["3", "0.5800", "±", "none", "1", "(+1", "failed)"]
+    assert "#1 (c4) leads by 0.0200 ± " in lines[-1]
 
 
 def test_best_says_in_words_and_in_columns_how_sure_it_is(

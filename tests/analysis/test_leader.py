@@ -102,7 +102,11 @@ def test_the_number_of_seeds_that_is_named_has_the_power_that_is_promised() -> N
     ("scores", "said"),
     [
         ({"a": {0: 0.5}}, "#1 (a) is the only configuration with a value"),
-        ({"a": {0: 0.5}, "b": {0: 0.4, 1: 0.3}}, "#1 (a) is first with a single run, which has no interval"),
+        ({"a": {0: 0.5}, "b": {0: 0.4}}, "#1 (a) is first with a single run, which has no interval"),
+        (
+            {"a": {0: 0.5}, "b": {0: 0.4, 1: 0.3}},
+            "#1 (b) leads those with several runs; #2 (a) is 0.1500 above it with a single run: not settled",
+        ),
         ({"a": {0: 0.5, 1: 0.6}, "b": {0: 0.4}}, "leads by 0.1500 over #2 (b), which has a single run: not"),
         (
             {"a": {0: 0.5, 1: 0.6}, "b": {0: 0.25, 1: 0.35}},

@@ -34,7 +34,7 @@ scores = st.lists(st.floats(0, 1), min_size=1, max_size=4)
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), scores, min_size=1))
-def test_configurations_are_ranked_by_their_mean_over_seeds(groups: dict[str, list[float]]) -> None:
+def test_configurations_with_as_many_runs_are_ranked_by_mean(groups: dict[str, list[float]]) -> None:
     runs = [
         ended(config_id, seed, ending(score=score))
         for config_id, values in groups.items()
@@ -42,8 +42,8 @@ def test_configurations_are_ranked_by_their_mean_over_seeds(groups: dict[str, li
     ]
     rows = ranked(state_of(*runs))
     assert [row.rank for row in rows] == list(range(1, len(groups) + 1))
-    means = [row.mean for row in rows if row.mean is not None]
-    assert means == sorted(means, reverse=True)
+    order = [(row.runs > 1, row.mean) for row in rows]
+    assert order == sorted(order, reverse=True)
     for row in rows:
         values = groups[row.config_id]
         assert row.mean == pytest.approx(statistics.fmean(values))
@@ -51,6 +51,12 @@ def test_configurations_are_ranked_by_their_mean_over_seeds(groups: dict[str, li
         assert row.std == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
         best = max(range(len(values)), key=lambda seed: values[seed])
         assert values[int(row.run_ids[0].split("-")[1])] == values[best]
+
+
+def test_a_single_run_comes_after_configurations_with_several_however_high_it_is() -> None:
+    several = [ended("judged", seed, ending(score=score)) for seed, score in enumerate((0.5, 0.6))]
+    rows = ranked(state_of(ended("lucky", 0, ending(score=0.9)), *several))
+    assert [row.config_id for row in rows] == ["judged", "lucky"]
 
 
 def test_only_ended_runs_count() -> None:

@@ -68,18 +68,13 @@ def held(seeds: int, parts: tuple[float, float, float]) -> float:
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_the_interval_holds_whatever_share_of_the_noise_is_the_seeds(seeds: int) -> None:
-    """Never a point below 95%; a point and a half above at most."""
+@pytest.mark.parametrize("own", [0.0, 0.2, 0.5, 0.8])
+def test_the_interval_holds_within_a_point_whatever_share_of_the_noise_is_whose(
+    seeds: int, own: float
+) -> None:
+    """Own is each seed's on each example; the rest is the seeds' and the examples'."""
     for share in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0):
-        assert 0.94 <= held(seeds, (share, 1 - share, 0.0)) <= 0.966, share
-
-
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_where_seeds_differ_from_example_to_example_it_errs_to_the_wide_side(seeds: int) -> None:
-    for own in (0.2, 0.5, 0.8):
-        for share in (0.0, 0.5, 1.0):
-            parts = (share * (1 - own), (1 - share) * (1 - own), own)
-            assert 0.947 <= held(seeds, parts) <= 0.99, parts
+        assert 0.94 <= held(seeds, (share * (1 - own), (1 - share) * (1 - own), own)) <= 0.96, share
 
 
 def simulated(random: np.random.Generator, seeds: int, examples: int) -> np.ndarray:

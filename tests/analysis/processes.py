@@ -16,6 +16,7 @@ from analysis.store import Writer, files
 from analysis.store.provenance import commit
 from analysis.store.union import unite
 from tests.analysis.ledgers import ending, evaluation, predictions, run_json
+from tests.analysis.mortal import MortalFile
 
 RUNS = [run_json(seed=seed) for seed in range(2)]
 MANY = [run_json(seed=seed) for seed in range(30)]
@@ -109,23 +110,10 @@ def die_at(number: int, when: str) -> None:
     for name in ("replace", "unlink", "ftruncate"):
         setattr(os, name, mortal(getattr(os, name), nothing))
 
-    class MortalFile:
-        """A file opened for writing whose every write is such a call."""
+    def opened(path: Path, mode: str) -> MortalFile:
+        return MortalFile(builtins.open(path, mode, buffering=0), mortal, lambda data: data[: len(data) // 2])
 
-        def __init__(self, path: Path, mode: str) -> None:
-            self._file = builtins.open(path, mode, buffering=0)  # noqa: SIM115 - closed by __exit__
-            self.write = mortal(self._file.write, lambda data: self._file.write(data[: len(data) // 2]))
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._file, name)
-
-        def __enter__(self) -> MortalFile:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self._file.close()
-
-    files.open = MortalFile  # type: ignore[attr-defined]
+    files.open = opened  # type: ignore[attr-defined]
 
 
 def hold(results: Path) -> None:

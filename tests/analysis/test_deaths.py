@@ -27,6 +27,7 @@ from analysis.store.records import decode
 from analysis.store.replay import Replay
 from analysis.store.weights import read_checkpoint
 from tests.analysis.ledgers import ending, evaluation, predictions, run_json
+from tests.analysis.mortal import MortalFile
 
 RUNS = [run_json(seed=seed) for seed in range(2)]
 ENDS = ("stop", "complete", "fail", "diverge", "give back")
@@ -151,24 +152,7 @@ class Death:
         return bytes(data)[: int(len(bytes(data)) * self._part)]
 
     def file(self, path: Path, mode: str) -> Any:
-        return MortalFile(builtins.open(path, mode, buffering=0), self)
-
-
-class MortalFile:
-    """A file opened for writing whose every write is such a call."""
-
-    def __init__(self, file: Any, death: Death) -> None:
-        self._file = file
-        self.write = death.call(file.write, lambda data: file.write(death.cut(data)))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> MortalFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+        return MortalFile(builtins.open(path, mode, buffering=0), self.call, self.cut)
 
 
 @contextmanager

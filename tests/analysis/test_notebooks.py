@@ -41,6 +41,7 @@ def test_a_notebook_holds_words_and_calls_alone(path: Path) -> None:
         assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_a_notebook_runs_on_a_small_store(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

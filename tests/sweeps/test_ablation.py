@@ -147,6 +147,7 @@ def test_what_cannot_be_is_said_before_anything_starts(results: Path, tmp_path: 
         assert message.format(plain=path) in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_ablation_ends_with_what_each_change_costs(workplace: Workplace) -> None:
     own = {
         "low_rank": {"kind": "lora", "rank": 4},

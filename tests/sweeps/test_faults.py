@@ -25,6 +25,7 @@ from sweeps.search.space import parse_space
 from tests.sweeps.conftest import Started, Workplace, eventually
 from tests.sweeps.fake import FakeMaterial
 
+pytestmark = pytest.mark.slow
 SPACE = {"low_rank.rank": {"low": 1, "high": 10**5}, "training.warmup": {"choices": [0.1, 0.2]}}
 RUNGS = {"grace": 2, "reduction": 3}
 SEARCH = {"space": SPACE, "budget": {"points": 9}, "top_k": 1, "rungs": RUNGS}
@@ -83,7 +84,7 @@ class Watched:
         return account
 
 
-PACKS = [1, pytest.param(3, marks=pytest.mark.slow)]
+PACKS = [1, 3]
 
 
 @pytest.fixture(params=PACKS, ids=["alone", "packs"])
@@ -127,7 +128,6 @@ def test_kills_of_a_worker_of_the_driver_and_of_everybody_at_once(watched: Watch
     assert "nothing to train" in finished.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
 def test_a_ray_that_goes_away_ends_the_command_with_a_word(watched: Watched, victim: str) -> None:
     started = watched.start(seconds_per_step=1.0)
@@ -144,7 +144,6 @@ def test_a_ray_that_goes_away_ends_the_command_with_a_word(watched: Watched, vic
     watched.check_ended()
 
 
-@pytest.mark.slow
 def test_a_ray_that_stands_still_ends_the_command_too(watched: Watched) -> None:
     started = watched.start(seconds_per_step=1.0)
     watched.begun(started, ended=1)
@@ -175,7 +174,6 @@ def disk(workplace: Workplace) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(workplace.results)], check=True)
 
 
-@pytest.mark.slow
 def test_a_full_disk_and_a_folder_made_read_only(disk: Path, watched: Watched) -> None:
     first = watched.start()
     watched.begun(first)
@@ -206,7 +204,6 @@ def by_two_drivers(place: Workplace) -> bool:
     return len({begin.driver for begin in begins}) == 2
 
 
-@pytest.mark.slow
 def test_two_searches_over_one_folder_of_which_one_is_killed(watched: Watched) -> None:
     first = watched.start(seconds_per_step=5.0 * watched.pack)  # the other comes before it has begun all
     eventually(lambda: workers(first), "its workers live")
@@ -218,7 +215,6 @@ def test_two_searches_over_one_folder_of_which_one_is_killed(watched: Watched) -
     assert account.stored == sum(run.final for run in watched.place.state().runs.values())
 
 
-@pytest.mark.slow
 def test_ray_s_memory_monitor_kills_what_runs_and_it_is_tried_again_alone(
     workplace: Workplace, watched: Watched
 ) -> None:

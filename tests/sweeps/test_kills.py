@@ -7,6 +7,7 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from tests.sweeps.conftest import Started, Workplace, eventually
 
@@ -84,6 +85,7 @@ def kill_the_keeper(workplace: Workplace) -> None:
     eventually(lambda: len(workplace.ended()) > ended, "a run ends after the keeper was killed")
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once_share_the_runs(workplace: Workplace) -> None:
     both = [workplace.start(**GRID, pack=2) for _ in range(2)]
     assert [started.wait() for started in both] == [0, 0]
@@ -93,6 +95,7 @@ def test_two_drivers_at_once_share_the_runs(workplace: Workplace) -> None:
     assert not workplace.repeated()
 
 
+@pytest.mark.slow
 def test_a_lost_results_folder_ends_the_sweep_and_fails_no_run(workplace: Workplace) -> None:
     started = workplace.start(**GRID)
     eventually(lambda: in_the_middle(workplace), "a run has a checkpoint")
@@ -104,6 +107,7 @@ def test_a_lost_results_folder_ends_the_sweep_and_fails_no_run(workplace: Workpl
     assert not any(run.status == "failed" for run in workplace.state().runs.values())
 
 
+@pytest.mark.slow
 def test_a_write_into_the_shared_weights_is_noticed(workplace: Workplace) -> None:
     started = workplace.run(ranks=[2], seeds=1, fate={"2": "write"})
     assert started.process.returncode == 2

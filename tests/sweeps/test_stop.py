@@ -137,6 +137,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: Any) -> None:
 GRID = {"name": "fake", "ranks": [1, 2, 3], "seeds": 1, "steps": 400, "every": 200, "seconds_per_step": 0.02}
 
 
+@pytest.mark.slow
 def test_a_run_and_then_the_sweep_are_ended_while_it_goes_on(workplace: Workplace) -> None:
     started = workplace.start(**GRID, max_concurrent=1)
     first = eventually(

@@ -79,6 +79,7 @@ def view(asking: Any, queries: Any = None) -> AttentionView:
     return AttentionView(starts, LENGTHS, 200, asking, DEVICE, queries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("asking", "size", "rate"),

@@ -117,6 +117,7 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rungs_stop_most_points_and_the_finalists_go_to_their_ends(workplace: Workplace) -> None:
     search = {"budget": {"points": 9}, "top_k": 2, "rungs": {"grace": 2, "reduction": 3}}
     done = start(workplace, steps=8, search=search)

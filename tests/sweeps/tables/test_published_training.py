@@ -82,6 +82,7 @@ def trained(runs: Mapping[str, Run], tokens: TokenisedData) -> dict[str, Ended]:
     return ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_every_row_trains_a_few_steps(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shorten, "FEWEST", FEWEST)

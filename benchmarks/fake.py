@@ -58,6 +58,9 @@ class WatchedTrainer:
     def step_of(self, run_id: str) -> int:
         return self._trainer.step_of(run_id)
 
+    def memory(self) -> tuple[int, int] | None:
+        return self._trainer.memory()
+
     def advance(self, seconds: float) -> Sequence[Event]:
         if not self._admitted:
             return self._trainer.advance(seconds)
@@ -116,6 +119,9 @@ class IdleTrainer:
 
     def step_of(self, run_id: str) -> int:
         return self._steps[run_id]
+
+    def memory(self) -> tuple[int, int] | None:
+        return None
 
     def advance(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - a trainer's
         """Evaluates every run that it holds once."""

@@ -15,24 +15,22 @@ import argparse
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import psutil
 from rich.console import Console
 
 from analysis.store import read
 from benchmarks.common import apart, describe_machine, table
 from benchmarks.fake import IdleMaterial
+from benchmarks.usage import Watched, left_in, peak_memory
 from sweeps.declare import Grid, Search
 from sweeps.launch import Launch
 from sweeps.placement import usable_cores
@@ -43,7 +41,6 @@ from sweeps.search.study import Sampler
 from sweeps.settings import Settings
 
 MB = 1e6
-SAMPLE_SECONDS = 0.5
 SPACE = {"low_rank.rank": {"low": 1, "high": 64}, "low_rank.alpha": {"low": 0.25, "high": 8, "log": True}}
 SEARCHES = {"search, random points": Sampler("random"), "search, kriging": Sampler("kriging")}
 PEERS = {
@@ -136,47 +133,6 @@ def there(name: str, runs: int, evaluations: int, at_once: int) -> Cost:
             )
         found = json.loads(answer.read_text(encoding="utf-8"))
         return Cost(found["seconds"], found["ends"], found["memory"], 0, *left_in(storage))
-
-
-class Watched:
-    """The most bytes that one of Ray's actors below this process held while the block ran."""
-
-    def __init__(self, actor: str) -> None:
-        self.peak = 0
-        self._mark = f"ray::{actor}"
-        self._done = Event()
-        self._thread = Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Watched:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        found: psutil.Process | None = None
-        while not self._done.wait(SAMPLE_SECONDS):
-            try:
-                if found is None:
-                    below = psutil.Process().children(recursive=True)
-                    found = next((each for each in below if self._mark in "".join(each.cmdline())), None)
-                if found is not None:
-                    self.peak = max(self.peak, found.memory_info().rss)
-            except psutil.NoSuchProcess:
-                found = None
-
-
-def peak_memory() -> int:
-    """The most bytes that this process held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def left_in(folder: Path) -> tuple[int, int]:
-    """Bytes and number of the files in a folder and below."""
-    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-    return sum(sizes), len(sizes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from analysis.store.errors import StoreError, told
 from analysis.store.files import Layout
 from analysis.store.locks import driver_alive
 from analysis.store.reader import read
+from analysis.store.remote import remote_of
 from analysis.store.spread import spread
 from analysis.store.state import State
 from analysis.store.tables import evaluation_tables, runs_table, sweeps_table
@@ -37,6 +38,8 @@ from analysis.store.tables import evaluation_tables, runs_table, sweeps_table
 def checked_folder(results: str | Path) -> Layout:
     """The layout of a folder that must hold a ledger."""
     layout = Layout.of(results)
+    if layout.uri is not None:
+        remote_of(layout).follow()
     if not layout.results.is_dir():
         raise StoreError(f"{results}: no such folder; give the --results folder of a sweep")
     if not layout.ledger.is_dir():

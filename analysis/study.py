@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.ranking import cost, value
 from analysis.store import RunState, State, StoreError, driver_alive
+from analysis.store.files import whole_name
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -58,7 +59,7 @@ def store_study(results: str | Path, state: State, sweep: str, storage: str) -> 
     if against:
         directions.append("minimize")
     study = optuna.create_study(study_name=sweep, storage=opened, directions=directions)
-    study.set_user_attr(MADE_FROM, str(Path(results).resolve()))
+    study.set_user_attr(MADE_FROM, whole_name(results))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([str(declared.objective or "score"), *([against] if against else [])])

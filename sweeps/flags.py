@@ -73,7 +73,8 @@ def add_trainings(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Where the results are."""
-    parser.add_argument("--results", default="results", help="the folder of the results (%(default)s)")
+    about = "folder of the results, or a URI such as s3://BUCKET/results (%(default)s)"
+    parser.add_argument("--results", default="results", help=about)
 
 
 def add_carrying_out(parser: argparse.ArgumentParser) -> None:

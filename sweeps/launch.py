@@ -21,7 +21,7 @@ from analysis.ranking_show import ranking_table
 from analysis.show import as_text
 from analysis.store import Reader, State, StoreError, Writer
 from analysis.store.compaction import current_stamp, table_path, table_stamp
-from analysis.store.files import Layout
+from analysis.store.files import Layout, whole_name
 from analysis.store.locks import new_driver_name
 from analysis.store.schema import TABLES
 from mtbert.run import Run
@@ -194,7 +194,7 @@ class Launch:
             self.say(f"{placement.slots} at once ({placement.reason})")
             guess = self.pace(placement.needs).per_step
             work = Work(
-                results=str(Layout.of(self.settings.results).results.resolve()),
+                results=whole_name(self.settings.results),
                 sweep=self.sweep.as_json(),
                 points=self._points(self.declared.values()),
                 runs={run.run_id: run for run in self.runs},
@@ -264,7 +264,7 @@ class Launch:
         if failed:
             following.append(f"python -m analysis errors {self._named}")
         if following:
-            self.say(f"Results: {Layout.of(self.settings.results).results.resolve()}")
+            self.say(f"Results: {whole_name(self.settings.results)}")
         for at, command in enumerate(following):
             self.say(f"{'         ' if at else 'Next:    '}{command}")
         if failed:

@@ -125,7 +125,7 @@ def _measured(plan: TablePlan, material: TableMaterial, args: argparse.Namespace
     merged = merge_rows(plan, state, material, args.results, device)
     if any(name.endswith(FROM_PREDICTIONS) for name in plan.table.columns):
         known = [run.run_id for run in plan.runs.values() if run.run_id in state.runs]
-        for run_id, metrics in from_predictions(Path(args.results), known).items():
+        for run_id, metrics in from_predictions(Layout.of(args.results).results, known).items():
             beside[run_id] = {**beside.get(run_id, {}), **metrics}
     measured = Measured(plan, read(args.results), beside, merged)
     return Beside.of(plan, measured, material.labelled("test"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from analysis.store.remote import push_all
 from sweeps.ablated import AblationLaunch
 from sweeps.declare import Ablation, Search, Sweep
 from sweeps.exits import reported
@@ -47,4 +48,10 @@ def command(
     typed = [sys.argv[0]] if argv is None and not script.startswith("-m ") else script.split()
     again = shlex.join(["python", *typed, *given])
     console = Console(highlight=False)
-    return reported(lambda: body(given, again, console), again, console)
+
+    def whole() -> int:
+        code = body(given, again, console)
+        push_all()
+        return code
+
+    return reported(whole, again, console)

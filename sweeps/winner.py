@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.ranking import objective, ranked
 from analysis.store import State, StoreError
+from analysis.store.files import Layout
 from mtbert.configuration import Configuration, parse
 from mtbert.inputs import Inputs, parse_inputs, read_file
 from mtbert.schema import plain
@@ -35,7 +36,7 @@ class Winner:
 
 def winner_file(results: str | Path, sweep: str) -> Path:
     """Where a search writes its winner."""
-    return Path(results) / "searches" / f"{sweep}.yaml"
+    return Layout.of(results).results / "searches" / f"{sweep}.yaml"
 
 
 def winner(results: str | Path, state: State, sweep: str) -> Winner:

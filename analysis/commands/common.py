@@ -29,7 +29,8 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """A command over a results folder, which gives its exit code."""
     parser = commands.add_parser(name, help=summary, description=summary)
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="the results folder of sweeps")
+    about = "the results folder of sweeps, or its URI"
+    parser.add_argument("results", metavar="RESULTS", help=about)
     parser.set_defaults(command=command)
     return parser
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from analysis.commands.common import Commands, add_command, say
 from analysis.query import checked_folder
@@ -13,7 +12,7 @@ from analysis.store.union import unite
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "merge", merge, "takes other results folders into this one")
-    parser.add_argument("others", nargs="+", type=Path, metavar="OTHER", help="stays as it is")
+    parser.add_argument("others", nargs="+", metavar="OTHER", help="stays as it is")
 
 
 def merge(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from analysis.commands.common import Commands, add_command, add_sweep, say
 from analysis.mirror.content import Content, Mirror, copy
@@ -15,6 +14,7 @@ from analysis.mirror.wandb import Wandb
 from analysis.query import checked_folder
 from analysis.store import Reader
 from analysis.store.errors import told
+from analysis.store.files import Layout
 from analysis.store.locks import sighted_drivers
 from analysis.watch import drivers_at_work
 
@@ -62,8 +62,8 @@ def mirror(arguments: argparse.Namespace) -> int:
         return 0
 
 
-def _place(results: Path, tool: str) -> str:
-    folder = results.expanduser().resolve() / "mirror"
+def _place(results: str, tool: str) -> str:
+    folder = Layout.of(results).results.resolve() / "mirror"
     if tool != "mlflow":
         return str(folder / tool)
     with told(folder, "create"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -23,19 +24,19 @@ class Layout:
     RESULTS/ledger/predictions/         a Parquet file per ending, named by its record
     RESULTS/ledger/examples/            a Parquet file per data fingerprint
     RESULTS/checkpoints/  RESULTS/weights/  RESULTS/tables/
+
+    Attributes:
+        uri: where the results are that these are a copy of (`remote.py`); null for a folder of this machine.
     """
 
     results: Path
+    uri: str | None = None
 
     @staticmethod
     def of(results: str | Path) -> Layout:
-        """The layout of a folder, which need not exist.
-
-        Raises:
-            StoreError: `results` is a URI.
-        """
-        if "://" in str(results):
-            raise StoreError(f"results: expected a folder on this machine, got {str(results)!r}")
+        """The layout of a folder, which need not exist, or of this machine's copy of what is at a URI."""
+        if is_uri(results):
+            return Layout(_copy(str(results)), str(results))
         return Layout(Path(results).expanduser())
 
     @property
@@ -87,6 +88,23 @@ class Layout:
         """All folders, for a writer to make."""
         inner = (self.drivers, self.segments, self.predictions, self.examples)
         return (*inner, self.checkpoints, self.weights, self.tables)
+
+
+def is_uri(results: str | Path) -> bool:
+    """Whether these results are at a URI, such as `s3://bucket/results`."""
+    return "://" in str(results)
+
+
+def whole_name(results: str | Path) -> str:
+    """The name by which any process of this machine finds the results: the URI, or the whole path."""
+    return str(results) if is_uri(results) else str(Layout.of(results).results.resolve())
+
+
+def _copy(uri: str) -> Path:
+    """Where this machine keeps its copy of the results at a URI."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
+    return Path(cache).expanduser() / "mtbert" / "results" / digest
 
 
 def checked_name(name: object, what: str) -> str:

@@ -23,6 +23,7 @@ from analysis.store.locks import DriverLock, driver_alive, locked
 from analysis.store.provenance import commit
 from analysis.store.reader import Reader
 from analysis.store.records import encode, evaluation_line
+from analysis.store.remote import Pusher, remote_of
 from analysis.store.segments import Segment, new_segment
 from analysis.store.state import FINAL, RANKS, Occupied, State, Tag
 from analysis.store.weights import read_checkpoint, remove_checkpoints, weights_path, write_checkpoint
@@ -44,13 +45,14 @@ class Writer:
     Not for several threads at once. A method that raises StoreError has changed nothing that counts.
 
     Args:
-        results: the folder; made where it is missing.
+        results: the folder, or a URI; made where it is missing.
         driver: a name for the driver; one is made up for None. A process that takes over for a dead one
             of the same driver gives the same name, and goes on with its runs.
         sweep: what the driver works on, for those who look; None where it is no sweep.
 
     Raises:
-        StoreError: the folder cannot be made, written or read, or the driver's name is in use.
+        StoreError: the folder cannot be made, written or read, or the driver's name is in use; at a URI
+            another machine writes.
     """
 
     def __init__(self, results: str | Path, driver: str | None = None, sweep: str | None = None) -> None:
@@ -58,13 +60,21 @@ class Writer:
         with told(self.layout.results, "create folders in"):
             for folder in self.layout.folders:
                 folder.mkdir(parents=True, exist_ok=True)
+        if self.layout.uri is not None:
+            remote_of(self.layout).pull()
+            remote_of(self.layout).check_alone()
         self._lock = DriverLock(self.layout, driver, sweep)
         try:
             self._reader = Reader(results)
             self.refresh()
+            if self.layout.uri is not None:
+                remote_of(
+                    self.layout
+                ).push()  # so that other machines see the lock, and that it can be written
         except BaseException:
             self._lock.close()
             raise
+        self._pusher = None if self.layout.uri is None else Pusher(remote_of(self.layout))
         self._segment: Segment | None = None  # made with the first record
 
     @property
@@ -258,6 +268,8 @@ class Writer:
             if segment is not None:
                 segment.close()
             self._lock.close()
+            if self._pusher is not None:
+                self._pusher.close()
 
     def _facts(self, run_id: str) -> Facts:
         """What is known of a run, other drivers' records since the last refresh left aside.

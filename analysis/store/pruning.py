@@ -33,6 +33,8 @@ def prunable(results: str | Path, state: State, kept: Collection[str], sweep: st
     what they go on from. What a prune that was interrupted has left behind is found again.
     """
     layout, found = Layout.of(results), []
+    if layout.uri is not None:
+        raise StoreError(f"{results}: expected a folder of this machine: of a URI the weights are not here")
     for run in state.runs_of(sweep):
         if run.ending is None or run.run_id in kept:
             continue

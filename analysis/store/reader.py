@@ -8,6 +8,7 @@ from analysis.store.collector import uncollected
 from analysis.store.errors import StoreError
 from analysis.store.files import Layout
 from analysis.store.records import VERSION, Entry, decode
+from analysis.store.remote import remote_of
 from analysis.store.replay import Replay
 from analysis.store.segments import Position, read_new, segment_sizes
 from analysis.store.snapshot import load_snapshot
@@ -38,6 +39,8 @@ class Reader:
 
     def refresh(self) -> State:
         """The whole ledger as of now; the same object when nothing was added."""
+        if self.layout.uri is not None:
+            remote_of(self.layout).follow()
         if not self._started:
             self._started = True
             with uncollected():

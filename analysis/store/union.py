@@ -42,6 +42,8 @@ def unite(writer: Writer, source: str | Path) -> United:
         StoreError: the source cannot be read whole, is this folder, or a driver is at work over either.
     """
     layout = Layout.of(source)
+    if layout.uri is not None:
+        raise StoreError(f"{source}: expected a folder of this machine; copy it here with its weights first")
     with told(layout.results, "read"):
         if layout.results.samefile(writer.layout.results):
             raise StoreError(f"{source}: is the folder that it should go into")

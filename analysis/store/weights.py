@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis.store.errors import StoreError, told
 from analysis.store.files import Layout, write_whole
+from analysis.store.remote import remote_of
 from analysis.store.state import Checkpoint, RunState
 
 _SUFFIX = ".safetensors"
@@ -24,7 +25,9 @@ def read_weights(results: str | Path, run: RunState) -> bytes:
     Raises:
         StoreError: it has none, or they were pruned.
     """
-    path = weights_path(results, run.run_id)
+    layout, path = Layout.of(results), weights_path(results, run.run_id)
+    if layout.uri is not None and not path.is_file():
+        remote_of(layout).fetch(path)
     with told(path, "read"):
         if path.is_file():
             return path.read_bytes()

@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from analysis.__main__ import main
 from analysis.store import StoreError, Writer, read, read_weights, remote, weights_path
 from analysis.store.files import Layout, is_uri, whole_name
 from analysis.store.remote import FRESH_SECONDS, Remote, remote_of
 from tests.analysis.ledgers import ending, evaluation, run_json, train
-
-KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-west-2"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    made = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    made.start()
-    _, port = made.get_host_and_port()
-    yield f"127.0.0.1:{port}"
-    made.stop()
-
+from tests.conftest import S3_KEYS
 
 Machine = Callable[[str], None]
 
@@ -47,15 +34,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def uri(server: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ARG001 - first a machine
-    for name, value in KEYS.items():
+def uri(s3: Callable[[], str], machine: Machine, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ARG001 - first a machine
+    for name, value in S3_KEYS.items():
         monkeypatch.setenv(name, value)
-    bucket = f"bucket-{abs(hash(tmp_path))}"
-    where = {"LocationConstraint": "us-west-2"}
-    boto3.client("s3", endpoint_url=f"http://{server}").create_bucket(
-        Bucket=bucket, CreateBucketConfiguration=where
-    )
-    return f"s3://{bucket}/some/results?scheme=http&endpoint_override={server}"
+    return s3()
 
 
 def there(uri: str) -> set[str]:

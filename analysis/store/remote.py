@@ -25,8 +25,8 @@ from analysis.store.errors import StoreError
 from analysis.store.files import Layout, write_whole
 from analysis.store.locks import driver_alive, living_drivers
 
-PUSH_SECONDS = 10.0
-"""Between two looks at what is to be taken there; at least as long as ten times the last one took."""
+PUSH_SECONDS = (10.0, 30.0)
+"""Between two looks at what is to be taken there: ten times what the last one took, within these."""
 PULL_SECONDS = 5.0
 """Between two looks at what has come, of whoever follows."""
 FRESH_SECONDS = 120.0
@@ -243,9 +243,9 @@ class Pusher:
         self._remote.push()
 
     def _keep(self) -> None:
-        pause = PUSH_SECONDS
+        pause = PUSH_SECONDS[0]
         while not self._over.wait(pause):
             began = time.monotonic()
             with suppress(StoreError):  # it is tried again, and the last one tells
                 self._remote.push()
-            pause = max(PUSH_SECONDS, 10 * (time.monotonic() - began))
+            pause = min(max(10 * (time.monotonic() - began), PUSH_SECONDS[0]), PUSH_SECONDS[1])

@@ -24,9 +24,10 @@ from sweeps.exits import LOST_RAY
 LOOK_SECONDS = 2.0
 REFUSALS_ALLOWED = 2
 """A port where nobody listens refuses at once, on a busy machine too. After 13 s Ray may end the process."""
-SILENCE_ALLOWED = 25
-"""Looks in a row without an answer: counted and not timed, for a process that was stopped and goes on."""
+SILENCE_ALLOWED = 50.0
+"""Seconds without an answer: those of looks, and no clock's, for a process that was stopped and goes on."""
 CONNECT_SECONDS = 2.0
+"""What a look takes longer for a door that is mute."""
 
 Door = tuple[str, int]
 """Host and port of something that must listen while Ray lives."""
@@ -42,7 +43,7 @@ class Vigil:
     doors: Mapping[str, Door]
     answer: Callable[[], bool | None]
     refusals: int = 0
-    silence: int = 0
+    silence: float = 0.0
 
     def look(self) -> str | None:
         """One look; why Ray counts as gone, or null while it does not."""
@@ -53,12 +54,12 @@ class Vigil:
         if answer is False:
             return "Ray has given this node up"
         self.refusals = self.refusals + 1 if refused else 0
-        self.silence = 0 if answer and not mute else self.silence + 1
+        took = LOOK_SECONDS + CONNECT_SECONDS * len(mute)
+        self.silence = 0.0 if answer and not mute else self.silence + took
         if self.refusals >= REFUSALS_ALLOWED:
             return f"Ray has died: nobody listens where its {self._spelt(refused)} was"
         if self.silence >= SILENCE_ALLOWED:
-            seconds = LOOK_SECONDS * SILENCE_ALLOWED
-            return f"Ray has not answered for {seconds:.0f} s: its {self._spelt(mute or self.doors)}"
+            return f"Ray has not answered for {self.silence:.0f} s: its {self._spelt(mute or self.doors)}"
         return None
 
     def _spelt(self, names: Iterable[str]) -> str:

@@ -144,21 +144,28 @@ def world(config: Config) -> Iterator[str]:
 
 
 def fallback(config: Config) -> Iterator[str]:
-    """Spot workers whose work nobody does when there is no spot capacity."""
+    """Spot workers whose work nobody does when there is no spot capacity, or others do before them."""
     workers = {name: node for name, node in config["available_node_types"].items()
                if name != config["head_node_type"] and node.get("max_workers", 0) > 0}  # fmt: skip
     for name, node in workers.items():
         if not is_spot(node):
             continue
-        wanted = node.get("resources", {})
-        if not any(
-            not is_spot(other)
-            and all(other.get("resources", {}).get(key, 0) >= wanted[key] for key in wanted)
+        wanted, priority = node.get("resources", {}), node.get("priority", 0)
+        behind = [
+            other.get("priority", 0)
             for other in workers.values()
-        ):
+            if not is_spot(other)
+            and all(other.get("resources", {}).get(key, 0) >= wanted[key] for key in wanted)
+        ]
+        if not behind:
             yield (
                 f"available_node_types.{name}: spot without a fallback; add a type with the same resources "
                 "and without InstanceMarketOptions"
+            )
+        elif max(behind) >= priority:
+            yield (
+                f"available_node_types.{name}.priority: expected more than its fallback's {max(behind)}, so "
+                f"that spot is tried first; got {priority}"
             )
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from sweeps.watchdog import REFUSALS_ALLOWED, SILENCE_ALLOWED, Door, Question, Vigil, knock
+from sweeps.watchdog import LOOK_SECONDS, REFUSALS_ALLOWED, SILENCE_ALLOWED, Door, Question, Vigil, knock
 
 
 @pytest.fixture
@@ -42,11 +42,20 @@ def test_a_listener_that_never_accepts_is_open_however_busy_its_process(listener
 
 
 def test_one_answer_makes_up_for_any_silence_before(listener: socket.socket) -> None:
-    answers: list[bool | None] = [*[None] * (SILENCE_ALLOWED - 1), True, *[None] * (SILENCE_ALLOWED - 1)]
+    almost = round(SILENCE_ALLOWED / LOOK_SECONDS) - 1
+    answers: list[bool | None] = [*[None] * almost, True, *[None] * almost]
     vigil = Vigil({"GCS": door(listener)}, lambda: answers.pop(0))
-    assert looks(vigil, len(answers)) == [None] * (2 * SILENCE_ALLOWED - 1)
+    assert looks(vigil, len(answers)) == [None] * (2 * almost + 1)
     answers.append(None)
     assert str(vigil.look()).startswith("Ray has not answered for 50 s: its GCS (127.0.0.1:")
+
+
+def test_a_look_at_a_door_that_is_mute_counts_for_the_time_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.watchdog.knock", lambda _: "silent")
+    vigil = Vigil({"GCS": ("10.0.0.1", 6379)}, lambda: None)
+    *before, last = looks(vigil, 13)
+    assert before == [None] * 12
+    assert last == "Ray has not answered for 52 s: its GCS (10.0.0.1:6379)"
 
 
 def test_a_node_that_ray_has_given_up_is_told_at_once(listener: socket.socket) -> None:

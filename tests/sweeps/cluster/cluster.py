@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +23,46 @@ NODES = (
 )
 
 
-class Cluster:
-    """A Ray that `ray up` starts on a head and workers, one core each."""
+SMALL = "--object-store-memory=200000000"
 
-    def __init__(self, hosts: Hosts, head: str, workers: list[str]) -> None:
-        self.hosts, self.head, self.workers = hosts, head, workers
+
+def local(hosts: Hosts, head: str, workers: Sequence[str]) -> dict[str, Any]:
+    """The shipped file for one's own machines, with these hosts in it."""
+    config = shipped("cluster-local.yaml", hosts)
+    config["provider"]["head_ip"] = hosts.addresses[head]
+    config["provider"]["worker_ips"] = [hosts.addresses[name] for name in workers]
+    return config
+
+
+def shipped(name: str, hosts: Hosts) -> dict[str, Any]:
+    """A shipped file for small hosts that take the tests' key, and have what they run from already."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    config["cluster_name"] = f"test-{os.getpid()}"
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
+    installed = "grep -q PYTHONPATH ~/.bashrc || echo 'export PYTHONPATH=$HOME/mtbert' >> ~/.bashrc"
+    config["setup_commands"] = [each for each in config["setup_commands"] if "RAY_AUTH_MODE" in each]
+    config["setup_commands"].append(installed)
+    for key, flags in (("head", SMALL), ("worker", f"--num-cpus=1 {SMALL}")):
+        commands = config[f"{key}_start_ray_commands"]
+        config[f"{key}_start_ray_commands"] = [
+            each.replace("ray start", f"ray start {flags}") for each in commands
+        ]
+    return config
+
+
+class Cluster:
+    """A Ray that `ray up` starts from a file, and sweeps on it."""
+
+    def __init__(self, hosts: Hosts, head: str, config: Mapping[str, Any]) -> None:
+        self.hosts, self.head = hosts, head
         self.file = hosts.folder / "cluster.yaml"
-        self.file.write_text(yaml.safe_dump(self._config()), encoding="utf-8")
+        self.file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         hosts.run("ray", "get-auth-token", "--generate")
 
-    def _config(self) -> dict[str, Any]:
-        """The shipped file with these hosts in it; what they run from is on them already."""
-        config: dict[str, Any] = yaml.safe_load((ROOT / "cluster-local.yaml").read_text(encoding="utf-8"))
-        addresses = self.hosts.addresses
-        config["cluster_name"] = f"test-{os.getpid()}"
-        config["provider"]["head_ip"] = addresses[self.head]
-        config["provider"]["worker_ips"] = [addresses[name] for name in self.workers]
-        config["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
-        config["setup_commands"] = [each for each in config["setup_commands"] if "pip install" not in each]
-        small = "--object-store-memory=100000000"
-        config["head_start_ray_commands"] = [
-            each.replace("ray start", f"ray start {small}") for each in config["head_start_ray_commands"]
-        ]
-        config["worker_start_ray_commands"] = [
-            each.replace("ray start", f"ray start --num-cpus=1 {small}")
-            for each in config["worker_start_ray_commands"]
-        ]
-        return config
-
-    def up(self) -> str:
-        """`ray up`, and all of its nodes there: its exit code does not tell."""
+    def up(self, nodes: int) -> str:
+        """`ray up`, and so many nodes there: its exit code does not tell."""
         said = self.hosts.run("ray", "up", "-y", str(self.file))
-        self.has(1 + len(self.workers))
+        self.has(nodes)
         return said
 
     def down(self) -> str:

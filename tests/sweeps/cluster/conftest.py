@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps.cluster.cluster import Cluster
+from tests.sweeps.cluster.cluster import Cluster, local
 from tests.sweeps.cluster.hosts import Hosts
 
 
@@ -30,6 +30,6 @@ def hosts() -> Iterator[Hosts]:
 @pytest.fixture(scope="module")
 def cluster(hosts: Hosts) -> Cluster:
     """Ray on all of them."""
-    made = Cluster(hosts, "head", ["w1", "w2"])
-    made.up()
+    made = Cluster(hosts, "head", local(hosts, "head", ["w1", "w2"]))
+    made.up(nodes=3)
     return made

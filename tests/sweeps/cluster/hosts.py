@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,12 +43,21 @@ class Hosts:
 
     Args:
         folder: for keys, logs and the laptop's home.
-        network: the first three octets of all addresses.
+        network: the first three octets of all addresses; the laptop's ends in 1.
+        first: the last octet of the first host's.
+        told: what the laptop's environment holds beside.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], network: str = "10.77.0") -> None:
-        self.folder, self.network = folder, network
-        self.addresses = {name: f"{network}.{at}" for at, name in enumerate(names, start=11)}
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        network: str = "10.77.0",
+        first: int = 11,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.laptop, self._told = folder, f"{network}.1", dict(told or {})
+        self.addresses = {name: f"{network}.{at}" for at, name in enumerate(names, start=first)}
         self.key, self.home = folder / "key", folder / "home"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._world = subprocess.Popen(
@@ -81,7 +91,7 @@ class Hosts:
             "mount -t tmpfs tmpfs /run/netns",
             "ip link set lo up",
             "ip link add bridge type bridge",
-            f"ip addr add {network}.1/24 dev bridge",
+            f"ip addr add {self.laptop}/24 dev bridge",
             "ip link set bridge up",
         ):
             self.run(*command.split())
@@ -107,6 +117,7 @@ class Hosts:
             "RAY_TMPDIR": temporary,
             "RAY_USAGE_STATS_ENABLED": "0",
             "TMPDIR": temporary,
+            **self._told,
         }
 
     def start(
@@ -171,7 +182,7 @@ class Hosts:
         """A power cut: SIGKILL to everything on the host, and its link is gone."""
         process = psutil.Process(self._running.pop(name).pid)
         for child in [*process.children(recursive=True), process]:
-            if child.is_running():
+            with suppress(psutil.NoSuchProcess):  # it has gone with another
                 child.kill()
         self.run("ip", "link", "del", f"v-{name}", code=None)
         self.run("ip", "netns", "del", f"host-{name}", code=None)

@@ -73,6 +73,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: node(c, "gpu-on-demand").update(resources={"CPU": 4}),
         "spot without a fallback",
     ),
+    "a fallback that may come first": (lambda c: node(c, "gpu-spot").pop("priority"), "gpu-spot.priority"),
     "kept nodes": (lambda c: c["provider"].pop("cache_stopped_nodes"), "cache_stopped_nodes: expected false"),
     "a head that trains": (lambda c: node(c, "head").update(resources={"CPU": 2}), "head.resources.CPU"),
     "no token file": (lambda c: c["file_mounts"].pop("~/.ray/auth_token"), "file_mounts: no token"),

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from typing import Any
 
 import pytest
 
-from analysis.query import query
-from analysis.store import read
-from tests.sweeps.cluster.cluster import Cluster, endings
+from sweeps.exits import LOST_RAY
+from tests.sweeps.cluster.cluster import Cluster
+from tests.sweeps.cluster.grids import GRID, Outcome, come_to, ended_well, half_way
 from tests.sweeps.cluster.hosts import missing
-from tests.sweeps.conftest import PATIENCE, eventually
+from tests.sweeps.conftest import PATIENCE
 
 WHY_NOT = missing()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
-GRID = ("--ranks", "1,2,4", "--seeds", "2", "--steps", "120")
-RUNS = 6
-
-
-def come_to(cluster: Cluster, results: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Scores by run, and all predictions in order; of a sweep whose every run has ended once."""
-    folder = cluster.fetched(results)
-    state, ends = read(folder), endings(folder)
-    attempts = {run_id: run.attempt for run_id, run in state.runs.items()}
-    hosts = sorted({(run.ended or {})["host"] for run in state.runs.values()})
-    sys.stdout.write(
-        f"{results}: {len(state.runs)} runs, endings {dict(ends)}, attempts {attempts}, on {hosts}\n"
-    )
-    assert {run.status for run in state.runs.values()} == {"completed"}
-    assert len(state.runs) == RUNS
-    assert set(ends.values()) == {1}
-    predicted = query(folder, "select * from predictions order by all").to_pylist()
-    return {run_id: (run.ended or {})["score"] for run_id, run in state.runs.items()}, predicted
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def undisturbed(cluster: Cluster) -> Outcome:
     cluster.hosts.run(*cluster.sweep("undisturbed", *GRID))
     return come_to(cluster, "undisturbed")
-
-
-def half_way(cluster: Cluster, results: str) -> None:
-    """Waits until some runs have ended and others are in flight."""
-    count = f'cat ~/{results}/ledger/segments/* 2>/dev/null | grep -c \'"kind": *"end"\''
-    eventually(lambda: int(cluster.hosts.on("head", count, code=None) or 0) >= 1, "a run ends")
-
-
-def ended_well(cluster: Cluster, process: subprocess.Popen[bytes], results: str) -> str:
-    """What a sweep said that came to its end."""
-    code, said = process.wait(PATIENCE), (cluster.hosts.folder / f"{results}.txt").read_text()
-    sys.stdout.write("".join(line for line in said.splitlines(True) if "lost" in line or "at once" in line))
-    assert code == 0, said
-    return said
 
 
 def test_the_driver_killed_and_called_again_goes_on(cluster: Cluster, undisturbed: object) -> None:
@@ -73,6 +39,12 @@ def test_without_the_token_nobody_is_let_in(cluster: Cluster) -> None:
     said = cluster.hosts.on("w1", joined.replace("~", "/root"), code=None)
     sys.stdout.write(f"ray start without the token: {said[-600:]}\n")
     assert "Ray runtime started" not in said
+    join = f"import ray; ray.init('ray://{head}:10001'); print('joined', len(ray.nodes()))"
+    client = f'timeout 100 /root/venv/bin/python -c "{join}"'
+    assert "joined 3" in cluster.hosts.on("w1", client), "with the token it is let in"
+    refused = cluster.hosts.on("w1", f"{without} {client}", code=None)
+    sys.stdout.write(f"the Ray client without the token: {refused[-200:]}\n")
+    assert "joined" not in refused
     assert cluster.nodes() == before
     asked = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/version"
     job = asked.replace(
@@ -110,3 +82,29 @@ def test_a_worker_that_loses_power_changes_nothing_and_one_that_joins_late_is_us
     assert "2 at once from now on" in said
     assert come_to(cluster, "late") == undisturbed
     assert "w1" in {(run.ended or {})["host"] for run in cluster.state("late").runs.values()}
+
+
+def test_packs_on_two_hosts_lose_nothing_with_one_of_them(cluster: Cluster, undisturbed: Outcome) -> None:
+    process = cluster.start("packs", *GRID, "--pack", "2")
+    half_way(cluster, "packs")
+    cluster.hosts.power_off("w2")
+    ended_well(cluster, process, "packs")
+    cluster.hosts.boot("w2")
+    scores, _ = come_to(cluster, "packs")
+    assert scores == pytest.approx(undisturbed[0], abs=2e-3)  # equal but for rounding
+
+
+def test_a_head_whose_gcs_dies_ends_the_command_which_goes_on_after_ray_up(
+    cluster: Cluster, undisturbed: Outcome
+) -> None:
+    process = cluster.start("gcs", *GRID)
+    half_way(cluster, "gcs")
+    cluster.hosts.on("head", "pkill -9 gcs_server", code=None)
+    code = process.wait(PATIENCE)
+    said = (cluster.hosts.folder / "gcs.txt").read_text()
+    sys.stdout.write(said[said.index("error: ") :])
+    assert code == LOST_RAY
+    assert "error: Ray has died: nobody listens where its GCS" in said
+    cluster.up(nodes=3)
+    cluster.hosts.run(*cluster.sweep("gcs", *GRID))
+    assert come_to(cluster, "gcs") == undisturbed

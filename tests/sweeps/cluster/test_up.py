@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.sweeps.cluster.cluster import Cluster, endings
+from tests.sweeps.cluster.cluster import Cluster, endings, local
 from tests.sweeps.cluster.hosts import Hosts, missing
 from tests.sweeps.conftest import ROOT, eventually
 
@@ -17,9 +17,9 @@ RUNS = 6
 
 
 def test_up_the_sweep_and_down_on_three_hosts(hosts: Hosts) -> None:
-    cluster = Cluster(hosts, "head", ["w1", "w2"])
+    cluster = Cluster(hosts, "head", local(hosts, "head", ["w1", "w2"]))
     assert hosts.on("w1", f"ls {ROOT}") == "", "a host sees the checkout"
-    cluster.up()
+    cluster.up(nodes=3)
     for name in hosts.addresses:
         shipped = hosts.on(name, "sha256sum < ~/mtbert/mtbert/trainer.py")
         assert shipped == hosts.run("sh", "-c", "sha256sum < mtbert/trainer.py"), name

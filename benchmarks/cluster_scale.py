@@ -61,19 +61,20 @@ class Swept(NamedTuple):
     reading: float
 
 
-def swept(runs: int, evaluations: int, nodes: int, address: str, cluster: int) -> Swept:
+def swept(runs: int, evaluations: int, pack: int, address: str, cluster: int) -> Swept:
     """Sweeps so many runs; to be called in a process of its own.
 
     Args:
         cluster: id of the process below which the nodes are.
     """
     with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(folder, command="", pack=pack, address=address)
         began, before = time.perf_counter(), _processor()
         with Watched("Keeper", cluster) as keeper:
-            _sweep(folder, runs, evaluations, nodes, address)
+            _sweep(settings, runs, evaluations)
         seconds, driver, memory = time.perf_counter() - began, _processor() - before, peak_memory()
         before = _processor()
-        _sweep(folder, runs, evaluations, nodes, address)
+        _sweep(settings, runs, evaluations)
         again, before = _processor() - before, _processor()
         found = read(folder)
         reading = _processor() - before
@@ -82,9 +83,8 @@ def swept(runs: int, evaluations: int, nodes: int, address: str, cluster: int) -
     return Swept(seconds, driver, keeper.processor, memory, keeper.peak, disk, again, reading)
 
 
-def _sweep(folder: str, runs: int, evaluations: int, nodes: int, address: str) -> None:
+def _sweep(settings: Settings, runs: int, evaluations: int) -> None:
     said = io.StringIO()
-    settings = Settings(folder, command="", max_concurrent=nodes, address=address)
     console = Console(file=said, highlight=False)
     code = launched("grid", runs, evaluations, settings, console).run()
     if code != 0:
@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", default="100,1000,10000", help="sizes of sweeps (%(default)s)")
     parser.add_argument("--evaluations", type=int, default=9, help="of each run, beside 1 (%(default)s)")
     parser.add_argument("--nodes", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--pack", type=int, default=1, help="runs of a trial (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.evaluations < 2 or arguments.nodes < 1:
         parser.error("expected --evaluations of at least 2, and --nodes of at least 1")
@@ -130,11 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = []
             for evaluations in (1, arguments.evaluations):
                 print(f"{runs:,} runs, {evaluations} evaluation(s) each", file=sys.stderr)
-                found.append(apart(swept, runs, evaluations, arguments.nodes, cluster.address, os.getpid()))
+                found.append(apart(swept, runs, evaluations, arguments.pack, cluster.address, os.getpid()))
             rows.append(row(runs, arguments.evaluations, *found))
     finally:
         cluster.shutdown()
-    print(f"{arguments.nodes} nodes, {arguments.evaluations} evaluations a run (and 1, to tell them apart)\n")
+    print(
+        f"{arguments.nodes} nodes, packs of {arguments.pack}, {arguments.evaluations} evaluations a run "
+        "(and 1, to tell them apart)\n"
+    )
     header = ["runs", "whole, s", "evaluations/s"]
     header += [f"{who}, ms a{what}" for who in ("driver", "keeper") for what in (" run", "n evaluation")]
     header += ["driver, MB", "keeper, MB", "disk, kB a run", "again, s", "reading, s"]

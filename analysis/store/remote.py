@@ -84,7 +84,8 @@ class Remote:
             StoreError: it cannot be reached or written; the copy has all, and the next call tries again.
         """
         with self._turn, self._told("write"):
-            here = dict(self._here())  # a segment is taken as long as it was before the files that it names
+            short = dict(self._below(self.layout.segments))  # no longer than before what they name was listed
+            here = dict(self._below(self.layout.results)) | short
             for name in sorted(here, key=_rank):
                 renewed = name.startswith("ledger/drivers/")
                 if renewed or self._same.get(name) != here[name]:
@@ -117,8 +118,9 @@ class Remote:
         files = [info for info in self._system.get_file_info(selector) if info.type == FileType.File]
         return {info.path.removeprefix(self._root).lstrip("/"): info for info in files}
 
-    def _here(self) -> Iterator[tuple[str, Seen]]:
-        for folder, folders, names in os.walk(self.layout.results):
+    def _below(self, place: Path) -> Iterator[tuple[str, Seen]]:
+        """The files of the copy that are taken there, as they are now."""
+        for folder, folders, names in os.walk(place):
             folders[:] = [each for each in folders if not each.startswith(".") and each != "mirror"]
             for name in names:
                 path = Path(folder, name)

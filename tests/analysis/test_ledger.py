@@ -275,13 +275,6 @@ def test_reading_writes_nothing_and_needs_no_ledger(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_uri_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match="s3://bucket/results"):
-        Writer("s3://bucket/results")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_is_found_by_the_beginning_of_its_id(writer: Writer) -> None:
     for config_id in ("abc1", "abd2"):
         claimed(writer, run_json(config_id))

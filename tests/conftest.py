@@ -1,10 +1,11 @@
-"""What all tests have: properties without deadlines, and S3 as moto plays it.
+"""What all tests have: properties without deadlines, no terminal, and S3 as moto plays it.
 
 How long a property's example takes says more of the machine than of the code.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
+os.environ.pop("COLUMNS", None)  # it is 80 in the workers of pytest-xdist
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 

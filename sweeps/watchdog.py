@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ LOOK_SECONDS = 2.0
 REFUSALS_ALLOWED = 2
 """A port where nobody listens refuses at once, on a busy machine too. After 13 s Ray may end the process."""
 SILENCE_ALLOWED = 50.0
-"""Seconds without an answer: those of looks, and no clock's, for a process that was stopped and goes on."""
+"""Seconds without an answer, as looks add up: none counts for more than it may take, however long this
+process was stopped in the midst of it."""
 CONNECT_SECONDS = 2.0
-"""What a look takes longer for a door that is mute."""
+"""How long a look waits for a door that is mute; some networks say sooner that nobody is there."""
 
 Door = tuple[str, int]
 """Host and port of something that must listen while Ray lives."""
@@ -47,14 +49,15 @@ class Vigil:
 
     def look(self) -> str | None:
         """One look; why Ray counts as gone, or null while it does not."""
+        began = time.monotonic()
         knocked = {name: knock(door) for name, door in self.doors.items()}
+        took = LOOK_SECONDS + min(time.monotonic() - began, CONNECT_SECONDS * len(self.doors))
         refused = [name for name, state in knocked.items() if state == "refused"]
         mute = [name for name, state in knocked.items() if state == "silent"]
         answer = self.answer()
         if answer is False:
             return "Ray has given this node up"
         self.refusals = self.refusals + 1 if refused else 0
-        took = LOOK_SECONDS + CONNECT_SECONDS * len(mute)
         self.silence = 0.0 if answer and not mute else self.silence + took
         if self.refusals >= REFUSALS_ALLOWED:
             return f"Ray has died: nobody listens where its {self._spelt(refused)} was"

@@ -9,7 +9,16 @@ from contextlib import closing
 
 import pytest
 
-from sweeps.watchdog import LOOK_SECONDS, REFUSALS_ALLOWED, SILENCE_ALLOWED, Door, Question, Vigil, knock
+from sweeps.watchdog import (
+    CONNECT_SECONDS,
+    LOOK_SECONDS,
+    REFUSALS_ALLOWED,
+    SILENCE_ALLOWED,
+    Door,
+    Question,
+    Vigil,
+    knock,
+)
 
 
 @pytest.fixture
@@ -50,12 +59,26 @@ def test_one_answer_makes_up_for_any_silence_before(listener: socket.socket) -> 
     assert str(vigil.look()).startswith("Ray has not answered for 50 s: its GCS (127.0.0.1:")
 
 
-def test_a_look_at_a_door_that_is_mute_counts_for_the_time_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.watchdog.knock", lambda _: "silent")
+@pytest.mark.parametrize(
+    ("seconds", "count", "said"),
+    [(CONNECT_SECONDS, 13, "52 s"), (0.0, 25, "50 s"), (3600.0, 13, "52 s")],
+    ids=["on a network that is mute", "on one that tells at once", "to a process that was stopped"],
+)
+def test_a_look_at_a_door_that_is_mute_counts_for_the_time_it_takes(
+    seconds: float, count: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def silent(_: Door) -> str:
+        clock[0] += seconds
+        return "silent"
+
+    monkeypatch.setattr("sweeps.watchdog.knock", silent)
+    monkeypatch.setattr("sweeps.watchdog.time.monotonic", lambda: clock[0])
     vigil = Vigil({"GCS": ("10.0.0.1", 6379)}, lambda: None)
-    *before, last = looks(vigil, 13)
-    assert before == [None] * 12
-    assert last == "Ray has not answered for 52 s: its GCS (10.0.0.1:6379)"
+    *before, last = looks(vigil, count)
+    assert before == [None] * (count - 1)
+    assert last == f"Ray has not answered for {said}: its GCS (10.0.0.1:6379)"
 
 
 def test_a_node_that_ray_has_given_up_is_told_at_once(listener: socket.socket) -> None:

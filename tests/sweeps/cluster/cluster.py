@@ -96,11 +96,25 @@ class Cluster:
         return read(self.fetched(results))
 
 
+def records(results: Path) -> list[dict[str, Any]]:
+    """What was written of runs, in the order of each keeper."""
+    segments = sorted((results / "ledger" / "segments").iterdir())
+    lines = [line for segment in segments for line in segment.read_text(encoding="utf-8").splitlines()]
+    return [record for record in map(json.loads, lines) if "run_id" in record]
+
+
 def endings(results: Path) -> Counter[str]:
     """How many endings of each run were written, by whomever."""
-    found: Counter[str] = Counter()
-    for segment in (results / "ledger" / "segments").iterdir():
-        for line in segment.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            found[record.get("run_id", "")] += record["kind"] == "end"
-    return +found
+    return Counter(record["run_id"] for record in records(results) if record["kind"] == "end")
+
+
+def written_after_the_next_begins(results: Path) -> list[dict[str, Any]]:
+    """What an attempt wrote of its run when a later one had begun it: the results of one keeper."""
+    begun: dict[str, int] = {}
+    found = []
+    for record in records(results):
+        if record["kind"] == "begin":
+            begun[record["run_id"]] = record["attempt"]
+        elif record.get("attempt", 0) < begun.get(record["run_id"], 0) and "attempt" in record:
+            found.append(record)
+    return found

@@ -194,3 +194,12 @@ class Hosts:
     def mend(self, name: str) -> None:
         """The host's link is up again."""
         self.run("ip", "link", "set", f"v-{name}", "up")
+
+    def unsent(self, name: str, process: str) -> int:
+        """Bytes that such processes on a host have sent to another and that have not come through.
+
+        What they tell the GCS, of themselves and not of their work, is left out.
+        """
+        said = self.run("ip", "netns", "exec", f"host-{name}", "ss", "-tnpHO")
+        rows = [line.split() for line in said.splitlines() if process in line]
+        return sum(int(row[2]) for row in rows if not row[4].endswith(":6379"))

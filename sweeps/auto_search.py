@@ -39,8 +39,9 @@ OCCUPIED = (
     "that the search's runs occupy over all calls: each from when it is given out until it ends or is given "
     "back, stopped, failed and lost ones too; what another sweep trained is free"
 )
-EVALUATIONS = 4
-"""Of a run without --config, the first of them being the first rung."""
+STEPS, EVALUATIONS = 160, 4
+"""Of a run without --config, so that a search by the defaults takes a laptop less than ten minutes. The first
+evaluation is the first rung."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str], again: str, console: Console) -> int:
     args = _parser().parse_args(given)
-    inputs, base = experiment(args)
-    if args.config is None:
-        base["evaluation"]["every"] = max(1, base["training"]["steps"] // EVALUATIONS)
+    inputs, base = experiment(args, STEPS, EVALUATIONS)
     search = Search(
         name=args.name,
         base=base,
@@ -133,7 +132,7 @@ def _parser() -> Parser:
     parser = Parser("auto_search.py", __doc__)
     add = parser.add_argument
     add("--name", default="auto-search", help="of the search (%(default)s)")
-    add_experiment(parser)
+    add_experiment(parser, STEPS)
     add(
         "--space",
         metavar="YAML",

@@ -46,19 +46,24 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--holdout", type=float, help="share of train that nothing trains or selects on")
 
 
-def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """What the runs are fed, and the base configuration that they have in common."""
-    add_trainings(parser, "{}, or as in --config")
+def add_experiment(parser: argparse.ArgumentParser, steps: int = STEPS) -> None:
+    """What the runs are fed, and the base configuration that they have in common.
+
+    Args:
+        steps: of each run where neither --steps nor --config says it.
+    """
+    add_trainings(parser, "{}, or as in --config", steps)
     parser.add_argument(
         "--config", metavar="YAML", help="a file of inputs and base configuration, as mtbert train takes it"
     )
 
 
-def add_trainings(parser: argparse.ArgumentParser, otherwise: str) -> None:
+def add_trainings(parser: argparse.ArgumentParser, otherwise: str, steps: int = STEPS) -> None:
     """What the runs are fed, and what is said of all of them.
 
     Args:
         otherwise: what holds where no flag says it, `{}` being the usual.
+        steps: the usual number of them.
     """
     add = parser.add_argument
     add_inputs(parser)
@@ -67,7 +72,7 @@ def add_trainings(parser: argparse.ArgumentParser, otherwise: str) -> None:
         choices=("leave", "task", "join"),
         help=f"what to do with CFIMDB, if there ({otherwise.format('leave')})",
     )
-    add("--steps", type=positive, help=f"of each run ({otherwise.format(STEPS)})")
+    add("--steps", type=positive, help=f"of each run ({otherwise.format(steps)})")
     add("--precision", choices=PRECISIONS, help=f"({otherwise.format('float32')})")
 
 
@@ -90,15 +95,21 @@ def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="list the runs and estimate the time, start nothing")
 
 
-def experiment(args: argparse.Namespace) -> tuple[Inputs, dict[str, Any]]:
-    """Where model and data come from, and what the axes are laid over: --config, and then the flags."""
+def experiment(
+    args: argparse.Namespace, steps: int = STEPS, evaluations: int = EVALUATIONS
+) -> tuple[Inputs, dict[str, Any]]:
+    """Where model and data come from, and what the axes are laid over: --config, and then the flags.
+
+    Args:
+        steps, evaluations: of each run where neither says them.
+    """
     from_file, base = ({}, dict(DEFAULTS)) if args.config is None else read_file(args.config)
     parse(base)
     if base.get("low_rank") in (None, "none"):
         base["low_rank"] = {"kind": "lora"}  # for the axes
     if args.config is None:
-        args.steps = args.steps or STEPS
-        base = with_values(base, {"evaluation.every": max(1, args.steps // EVALUATIONS)})
+        args.steps = args.steps or steps
+        base = with_values(base, {"evaluation.every": max(1, args.steps // evaluations)})
     return fed(from_file, args), with_flags(base, args, args.config)
 
 

@@ -59,7 +59,7 @@ class Budget:
             a core.
     """
 
-    points: int = constrained(24, at_least=1)
+    points: int = constrained(16, at_least=1)
     hours: float | None = constrained(None, above=0)
     core_hours: float | None = constrained(None, above=0)
     gpu_hours: float | None = constrained(None, above=0)

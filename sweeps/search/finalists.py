@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 
 from analysis.ranking import value
 from analysis.store.state import RunState
@@ -41,17 +42,31 @@ class Finalist:
         return self.runs[:1]
 
 
-def candidates(known: Sequence[Known], objective: str, stopped: bool) -> list[Finalist]:
+def candidates(
+    known: Sequence[Known],
+    objective: str,
+    stopped: bool,
+    expected: Mapping[str, float] = MappingProxyType({}),
+) -> list[Finalist]:
     """The points that have a value, best first, by their first seed.
 
-    Those that were trained to their ends come before those that were stopped, the furthest first. The first
-    seed's alone, so that what the others bring changes nobody's place.
+    Those that were trained to their ends come before those that were stopped, the furthest first, unless more
+    is expected of one that was stopped. By the first seed alone: what others bring changes nobody's place.
+
+    Args:
+        stopped: whether points that were stopped have a value.
+        expected: what a point is expected to come to at its end, by configuration.
     """
-    found = (_candidate(each, objective, stopped) for each in known)
-    return sorted(
-        (each for each in found if each is not None),
+    candidates = (_candidate(each, objective, stopped) for each in known)
+    found = sorted(
+        (each for each in candidates if each is not None),
         key=lambda each: (-each.step, -each.first, each.config_id),
     )
+    places = {each.config_id: expected.get(each.config_id, -END) for each in found}
+    ended = [each.config_id for each in found if each.runs]
+    # what is expected of them is smoothed: among each other they stand by what they came to
+    places |= zip(ended, sorted(map(places.__getitem__, ended), reverse=True), strict=True)
+    return sorted(found, key=lambda each: -places[each.config_id])
 
 
 def chosen(

@@ -110,8 +110,10 @@ class Quest:
         lengths = self._full(listed)
         if self.search.rungs is None:
             return Aims(lengths)
-        tried = {each.run.run_id: lengths[each.run.run_id] for each in listed if each.run.seed == 0}
-        aims = _aims(lengths, targets(self.search.rungs, tried, state, self._expected(state)))
+        first = {each.run.run_id: each.run.config_id for each in listed if each.run.seed == 0}
+        tried, foreseen = {run_id: lengths[run_id] for run_id in first}, self._expected(state)
+        expected = {run_id: foreseen[point] for run_id, point in first.items() if point in foreseen}
+        aims = _aims(lengths, targets(self.search.rungs, tried, state, expected))
         if not self._tried_all(state, aims):
             return aims
         finalists = {each.config_id for each in self.finalists(state)}
@@ -137,9 +139,11 @@ class Quest:
         return chosen(ranked, search.terms, search.space, search.top_k, self.allows)
 
     def ranked(self, state: State) -> list[Finalist]:
-        """All points that have a value, by that of their first seed."""
+        """All points that have a value, by their first seed: what it came to, or is expected to come to."""
         known = self._history.known(state)
-        return candidates(known, self.search.objective, stopped=self.search.rungs is not None)
+        if self.search.rungs is None:
+            return candidates(known, self.search.objective, stopped=False)
+        return candidates(known, self.search.objective, stopped=True, expected=self._expected(state))
 
     def front(self, state: State) -> list[Finalist]:
         """Where a cost is weighed: the points that keep the constraints and are not beaten in both."""
@@ -192,14 +196,17 @@ class Quest:
         return [self.search.run(point, 0, self._data, self._model) for point in proposed]
 
     def _expected(self, state: State) -> Mapping[str, float]:
-        """What the points' first runs are expected to come to, reckoned anew once the ledger knows more."""
-        known = self._history.known(state)
+        """What the points are expected to come to, reckoned anew once the ledger knows more.
+
+        By their first seeds alone, so that the further ones change nobody's place.
+        """
+        known = [each.first for each in self._history.known(state)]
         compared = self._compared(state)
         key = [(run.run_id, run.status, run.step) for each in known for run in each.runs]
         if key != self._foreseen[0]:
             search = self.search
             found = expected(search.space, search.sampler, known, search.objective, search.terms, compared)
-            self._foreseen = (key, {f"{config_id}-0": each for config_id, each in found.items()})
+            self._foreseen = (key, found)
         return self._foreseen[1]
 
     def _config_id(self, point: Point) -> str:

@@ -121,6 +121,13 @@ class Known:
         """Whether some run came to nothing."""
         return any(run.status in ("diverged", "failed") for run in self.runs)
 
+    @property
+    def first(self) -> Known:
+        """The point with the run of its lowest seed alone."""
+        if len(self.runs) == 1:
+            return self
+        return self.once("first", None, lambda: Known(self.point, (min(self.runs, key=_seed),)))
+
     def once(self, name: str, question: Any, answer: Callable[[], Answer]) -> Answer:
         """The answer to a question, found again only where the last one was another."""
         if name not in self.kept or self.kept[name][0] != question:
@@ -347,6 +354,10 @@ def _study(space: Space, sampler: Sampler, told_trials: Sequence[Settled], terms
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return settled_study(told_trials, directions, sampler.made(space, len(told_trials)))
+
+
+def _seed(run: RunState) -> int:
+    return run.seed
 
 
 def _begun(run: RunState) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def length(run: Run) -> int:
 class Play:
     """Carries a search out over a ledger, each run scored by what the test says."""
 
-    def __init__(self, folder: Path, sought: Search) -> None:
+    def __init__(self, folder: Path, sought: Search, scored: Callable[[Any], float] | None = None) -> None:
+        self.scored = scored or score
         self.writer = Writer(folder, "driver")
         self.search = sought
         self.quest = Quest(sought, "d", "m", length)
@@ -67,7 +69,7 @@ class Play:
             if not wanted:
                 break
             for each in wanted:
-                self.run(each, score(each))
+                self.run(each, self.scored(each))
                 done.append(each)
         return done
 
@@ -84,7 +86,7 @@ class Play:
         return self.go_on() if new else 0
 
     def train(self, each: Any, step: int, until: int) -> int:
-        run_id, value = each.run.run_id, score(each)
+        run_id, value = each.run.run_id, self.scored(each)
         attempt = self.writer.begin(each.run.as_json(), "search").attempt
         assert attempt is not None, "given out twice"
         for at in range(step + 1, until + 1):
@@ -199,6 +201,28 @@ def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path:
     assert [sorted(each.values) for each in finalists] == [[0, 1], [0, 1]]
     best = max(play.quest.listed(play.state), key=lambda each: each.point["training.warmup"])
     assert finalists[0].config_id == best.run.config_id
+
+
+def test_further_seeds_change_nothing_of_what_is_expected(tmp_path: Path) -> None:
+    sought = Search(
+        "search",
+        {"training": {"steps": 9}, "evaluation": {"every": 1}},
+        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
+        budget=Budget(12),
+        rungs=Rungs(grace=1, reduction=3),
+        top_k=2,
+        seeds_at_end=3,
+    )
+    play = Play(tmp_path, sought, lambda each: score(each) if each.run.seed == 0 else -1.0)
+    while not any(run.seed for run in play.state.runs.values()):
+        before = play.quest.ranked(play.state), play.quest.aims(play.state)
+        assert play.go_on()
+    while play.go_on():
+        pass
+    after = play.quest.ranked(play.state), play.quest.aims(play.state)
+    assert sum(run.seed > 0 for run in play.state.runs.values()) == 4
+    assert [each.config_id for each in after[0]] == [each.config_id for each in before[0]]
+    assert before[1].targets.items() <= after[1].targets.items()
 
 
 def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What all tests have: properties without deadlines, no terminal, and S3 as moto plays it.
+"""What all tests have: properties without deadlines, no terminal, and stores of objects, played by programs.
 
 How long a property's example takes says more of the machine than of the code.
 """
@@ -6,11 +6,13 @@ How long a property's example takes says more of the machine than of the code.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import boto3
 import pytest
+from gcp_storage_emulator.server import create_server
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
@@ -42,4 +44,16 @@ def s3() -> Iterator[Callable[[], str]]:
         return f"s3://{name}/some/results?scheme=http&endpoint_override={host}:{port}"
 
     yield bucket
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[Callable[[], str]]:
+    """The same on Google's storage, which asks for no keys here."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host, port = free.getsockname()
+    server, numbers = create_server(host, port, in_memory=True, default_bucket="bucket"), count()
+    server.start()
+    where = f"scheme=http&endpoint_override={host}:{port}&retry_limit_seconds=5"
+    yield lambda: f"gs://anonymous@bucket/results-{next(numbers)}?{where}"
     server.stop()

@@ -128,9 +128,11 @@ def choose(
     if not view.open:
         return list(view.alone[:1]) if not view.in_flight else []
     size = pack_size(state.runs.get(view.open[0]), pack)
+    if size == 1:
+        return list(view.open[:1])
     alike = [run_id for run_id in view.open if pack_size(state.runs.get(run_id), pack) == size]
     share = min(size, -(-len(alike) // trials))
-    return preferred(alike, {kin(alike[0])}, kin)[:share] if size > 1 else alike[:1]
+    return preferred(alike, {kin(alike[0])}, kin)[:share]
 
 
 def joining(

@@ -135,8 +135,7 @@ class Quest:
 
     def finalists(self, state: State) -> list[Finalist]:
         """The best points that keep the constraints, which are trained with more seeds at the end."""
-        ranked, search = self.ranked(state), self.search
-        return chosen(ranked, search.terms, search.space, search.top_k, self.allows)
+        return self._chosen(self.ranked(state))
 
     def ranked(self, state: State) -> list[Finalist]:
         """All points that have a value, by their first seed: what it came to, or is expected to come to."""
@@ -151,8 +150,16 @@ class Quest:
         return front([each for each in self.ranked(state) if terms.kept(each.first_run)], terms)
 
     def winner(self, state: State) -> Finalist | None:
-        """The finalist with the highest mean over its seeds; None before anything may be called so."""
-        return winner(self.finalists(state), self.search.terms, self.search.seeds_at_end)
+        """Of the best at their ends the one with the highest mean over its seeds; None where there is none.
+
+        While more is expected of points that were stopped, these are no finalists yet.
+        """
+        ended = [each for each in self.ranked(state) if each.values]
+        return winner(self._chosen(ended), self.search.terms, self.search.seeds_at_end)
+
+    def _chosen(self, ranked: Sequence[Finalist]) -> list[Finalist]:
+        search = self.search
+        return chosen(ranked, search.terms, search.space, search.top_k, self.allows)
 
     def allows(self, point: Point) -> bool:
         """Whether the constraints that are known before let the point be trained."""

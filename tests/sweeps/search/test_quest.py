@@ -225,6 +225,26 @@ def test_further_seeds_change_nothing_of_what_is_expected(tmp_path: Path) -> Non
     assert before[1].targets.items() <= after[1].targets.items()
 
 
+def test_a_search_that_is_cut_short_has_a_winner_as_soon_as_a_point_is_at_its_end(tmp_path: Path) -> None:
+    sought = Search(
+        "search",
+        {"training": {"steps": 9}, "evaluation": {"every": 1}},
+        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
+        budget=Budget(20),
+        rungs=Rungs(grace=1, reduction=3),
+        top_k=1,
+    )
+    play, more_expected = Play(tmp_path, sought), 0
+    while play.go_on():
+        state = play.state
+        ended = [run for run in state.runs.values() if run.final]
+        (finalist,) = play.quest.finalists(state)
+        winner = play.quest.winner(state)
+        assert (winner is None) == (not ended)
+        more_expected += bool(ended and not finalist.values)
+    assert more_expected
+
+
 def test_of_points_that_differ_in_nuisances_alone_only_the_best_is_a_finalist(tmp_path: Path) -> None:
     points = [
         {"low_rank.kind": "lora", "low_rank.rank": rank, "training.warmup": 0.1} for rank in (60, 50, 40)

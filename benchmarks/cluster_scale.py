@@ -4,10 +4,10 @@
 
 A grid of runs that train nothing and only report, on as many pretend nodes as are asked for: raylets of one
 core each on this machine, joined as a cluster's are, with a head that has no cores for trials. Each size is
-swept twice, with one evaluation a run and with several: what the one costs over the other is the price of an
-evaluation, the rest that of a run. Seconds are of processor, of the driver and of the keeper, which both live
-on the head; on a machine as busy as this one they say more than the clock does. `again` is the same command
-once more, with nothing to train.
+swept twice, with one evaluation a run and with several: what the one costs over the other is the price of
+evaluations. Milliseconds are of processor, of the driver and of the keeper, which both live on the head; on a
+machine as busy as this one they say more than the clock does. `again` is the same command once more, with
+nothing to train.
 """
 
 from __future__ import annotations
@@ -96,11 +96,10 @@ def _processor() -> float:
 
 
 def row(runs: int, evaluations: int, few: Swept, many: Swept) -> list[str]:
-    """A size's: the price of an evaluation is by the difference of the two sweeps."""
+    """A size's: of the sweep with several evaluations where it is not said."""
     cells = [f"{runs:,}", f"{many.seconds:.0f}", f"{runs * evaluations / many.seconds:.0f}"]
-    for one, several in ((few.driver, many.driver), (few.keeper, many.keeper)):
-        of_evaluation = (several - one) / (runs * (evaluations - 1))
-        cells += [f"{1000 * (one / runs - of_evaluation):.1f}", f"{1000 * of_evaluation:.2f}"]
+    each = (few.driver, many.driver, few.keeper, many.keeper)
+    cells += [f"{1000 * seconds / runs:.1f}" for seconds in each]
     cells += [f"{each / MB:,.0f}" for each in (many.driver_memory, many.keeper_memory)]
     return [*cells, f"{many.disk / runs / 1000:.1f}", f"{many.again:.1f}", f"{many.reading:.1f}"]
 
@@ -135,12 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row(runs, arguments.evaluations, *found))
     finally:
         cluster.shutdown()
-    print(
-        f"{arguments.nodes} nodes, packs of {arguments.pack}, {arguments.evaluations} evaluations a run "
-        "(and 1, to tell them apart)\n"
-    )
+    counts = ("1 evaluation", f"{arguments.evaluations} evaluations")
+    print(f"{arguments.nodes} nodes, packs of {arguments.pack}, runs of {' and of '.join(counts)}\n")
     header = ["runs", "whole, s", "evaluations/s"]
-    header += [f"{who}, ms a{what}" for who in ("driver", "keeper") for what in (" run", "n evaluation")]
+    header += [f"{who}, ms a run of {count}" for who in ("driver", "keeper") for count in counts]
     header += ["driver, MB", "keeper, MB", "disk, kB a run", "again, s", "reading, s"]
     print(table(header, rows))
     print(f"\n{describe_machine(['ray'])}")

@@ -39,7 +39,9 @@ def regrets(workers: int, seed: int) -> tuple[Regrets, float]:
         "this project": _of(
             curves, [each for (each,) in _until(_alone(this_project(curves, workers, seed)))]
         ),
-        "random search": _of(curves, [each for (each,) in _until(_alone(random_search(curves, seed)))]),
+        "random search": _of(
+            curves, [each for (each,) in _until(_alone(random_search(curves, workers, seed)))]
+        ),
     }
     for grace in GRACES:
         chosen = [one_rung(curves, grace, budget, seed) for budget in BUDGETS]

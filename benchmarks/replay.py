@@ -198,11 +198,25 @@ def _next(quest: Quest, ledger: Ledger, in_flight: Sequence[str]) -> str | None:
     return None
 
 
-def random_search(table: Table, seed: int) -> Iterator[Offer]:
-    """Points in random order, each trained to its end; the best so far."""
+def random_search(table: Table, workers: int, seed: int) -> Iterator[Offer]:
+    """Points in random order, each trained to its end; the best of those there, or the best shown so far."""
     order = random.Random(seed).sample(sorted(table.curves), len(table.curves))
-    for count in range(1, len(order) + 1):
-        yield Offer(count * STEPS, 0, max(order[:count], key=table.final))
+    floor, shown = Workers(workers), dict.fromkeys(order, 0)
+    waiting, ended = iter(order), list[str]()
+    while True:
+        while floor.free and (point := next(waiting, None)) is not None:
+            floor.start(point, EVERY)
+        if not floor.jobs:
+            return
+        point = floor.wait()
+        shown[point] += EVERY
+        if shown[point] < STEPS:
+            floor.start(point, EVERY)
+        else:
+            ended.append(point)
+        begun = [each for each in order if shown[each]]
+        best = max(ended or begun, key=lambda each: _shown(table.curves[each], shown[each]))
+        yield Offer(floor.spent, STEPS - shown[best], best)
 
 
 def one_rung(table: Table, grace: int, budget: int, seed: int) -> str:

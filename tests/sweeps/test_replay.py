@@ -46,11 +46,15 @@ def test_what_stock_hands_over_is_charged_to_its_end() -> None:
     assert [(offer.spent, offer.finish) for offer in first] == [(9, STEPS - 9)] * 3  # type: ignore[attr-defined]
 
 
-def test_chance_hands_over_the_best_of_what_it_trained() -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chance_hands_over_the_best_of_what_it_trained(workers: int) -> None:
     table = few()
-    regrets = [table.regret(offer.point) for offer in random_search(table, 0)]
+    offers = list(random_search(table, workers, 0))
+    assert all(offer.finish > 0 for offer in offers if offer.spent < workers * STEPS)
+    regrets = [table.regret(offer.point) for offer in offers if offer.spent >= workers * STEPS]
     assert regrets == sorted(regrets, reverse=True)
     assert regrets[-1] == 0
+    assert offers[-1].spent == len(table.curves) * STEPS
 
 
 def test_workers_that_are_still_at_work_are_charged_for_what_they_did() -> None:

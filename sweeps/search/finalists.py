@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from types import MappingProxyType
 
 from analysis.ranking import value
 from analysis.store.state import RunState
@@ -43,10 +42,7 @@ class Finalist:
 
 
 def candidates(
-    known: Sequence[Known],
-    objective: str,
-    stopped: bool,
-    expected: Mapping[str, float] = MappingProxyType({}),
+    known: Sequence[Known], objective: str, expected: Mapping[str, float] | None
 ) -> list[Finalist]:
     """The points that have a value, best first, by their first seed.
 
@@ -54,15 +50,14 @@ def candidates(
     is expected of one that was stopped. By the first seed alone: what others bring changes nobody's place.
 
     Args:
-        stopped: whether points that were stopped have a value.
-        expected: what a point is expected to come to at its end, by configuration.
+        expected: what a point is expected to come to at its end, by configuration; null without stops.
     """
-    candidates = (_candidate(each, objective, stopped) for each in known)
+    values = (_candidate(each, objective, expected is not None) for each in known)
     found = sorted(
-        (each for each in candidates if each is not None),
+        (each for each in values if each is not None),
         key=lambda each: (-each.step, -each.first, each.config_id),
     )
-    places = {each.config_id: expected.get(each.config_id, -END) for each in found}
+    places = {each.config_id: (expected or {}).get(each.config_id, -END) for each in found}
     ended = [each.config_id for each in found if each.runs]
     # what is expected of them is smoothed: among each other they stand by what they came to
     places |= zip(ended, sorted(map(places.__getitem__, ended), reverse=True), strict=True)

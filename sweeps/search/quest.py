@@ -110,9 +110,9 @@ class Quest:
         lengths = self._full(listed)
         if self.search.rungs is None:
             return Aims(lengths)
-        first = {each.run.run_id: each.run.config_id for each in listed if each.run.seed == 0}
-        tried, foreseen = {run_id: lengths[run_id] for run_id in first}, self._expected(state)
-        expected = {run_id: foreseen[point] for run_id, point in first.items() if point in foreseen}
+        first = [each.run for each in listed if each.run.seed == 0]
+        tried, foreseen = {run.run_id: lengths[run.run_id] for run in first}, self._expected(state)
+        expected = {run.run_id: foreseen[run.config_id] for run in first if run.config_id in foreseen}
         aims = _aims(lengths, targets(self.search.rungs, tried, state, expected))
         if not self._tried_all(state, aims):
             return aims
@@ -140,9 +140,8 @@ class Quest:
     def ranked(self, state: State) -> list[Finalist]:
         """All points that have a value, by their first seed: what it came to, or is expected to come to."""
         known = self._history.known(state)
-        if self.search.rungs is None:
-            return candidates(known, self.search.objective, stopped=False)
-        return candidates(known, self.search.objective, stopped=True, expected=self._expected(state))
+        expected = None if self.search.rungs is None else self._expected(state)
+        return candidates(known, self.search.objective, expected)
 
     def front(self, state: State) -> list[Finalist]:
         """Where a cost is weighed: the points that keep the constraints and are not beaten in both."""

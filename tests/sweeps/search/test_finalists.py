@@ -28,12 +28,12 @@ KNOWN = [point("a", 9, 0.6), point("b", 9, 0.7), point("c", 3, 0.9), point("d", 
 
 
 def ordered(expected: dict[str, float]) -> str:
-    return "".join(each.config_id for each in candidates(KNOWN, "score", stopped=True, expected=expected))
+    return "".join(each.config_id for each in candidates(KNOWN, "score", expected))
 
 
 def test_the_furthest_come_first_where_nothing_is_expected() -> None:
     assert ordered({}) == "baced"
-    assert [each.config_id for each in candidates(KNOWN, "score", stopped=False)] == ["b", "a"]
+    assert [each.config_id for each in candidates(KNOWN, "score", None)] == ["b", "a"]
 
 
 def test_a_stopped_point_stands_where_it_is_expected_to_come_to() -> None:

@@ -32,6 +32,17 @@ def search(**changes: Any) -> Search:
     return Search("search", **given | changes)
 
 
+def stopping(points: int, **changes: Any) -> Search:
+    """A search that stops runs at rungs."""
+    given = {
+        "base": {"training": {"steps": 9}, "evaluation": {"every": 1}},
+        "space": parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
+        "budget": Budget(points),
+        "rungs": Rungs(grace=1, reduction=3),
+    }
+    return search(**given | changes)
+
+
 def length(run: Run) -> int:
     return run.configuration.training.steps or 1
 
@@ -180,15 +191,7 @@ def test_what_a_quest_remembers_changes_nothing_of_what_it_wants(tmp_path: Path)
 
 @pytest.mark.parametrize("rule", ["halving", "median"])
 def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path: Path, rule: Any) -> None:
-    sought = Search(
-        "search",
-        {"training": {"steps": 9}, "evaluation": {"every": 1}},
-        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
-        budget=Budget(12),
-        rungs=Rungs(grace=1, reduction=3, rule=rule),
-        top_k=2,
-        seeds_at_end=2,
-    )
+    sought = stopping(12, rungs=Rungs(grace=1, reduction=3, rule=rule), seeds_at_end=2)
     play = Play(tmp_path, sought)
     steps = 0
     while made := play.go_on():
@@ -204,16 +207,7 @@ def test_rungs_spare_steps_and_the_best_point_is_a_finalist_at_its_end(tmp_path:
 
 
 def test_further_seeds_change_nothing_of_what_is_expected(tmp_path: Path) -> None:
-    sought = Search(
-        "search",
-        {"training": {"steps": 9}, "evaluation": {"every": 1}},
-        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
-        budget=Budget(12),
-        rungs=Rungs(grace=1, reduction=3),
-        top_k=2,
-        seeds_at_end=3,
-    )
-    play = Play(tmp_path, sought, lambda each: score(each) if each.run.seed == 0 else -1.0)
+    play = Play(tmp_path, stopping(12), lambda each: score(each) if each.run.seed == 0 else -1.0)
     while not any(run.seed for run in play.state.runs.values()):
         before = play.quest.ranked(play.state), play.quest.aims(play.state)
         assert play.go_on()
@@ -226,15 +220,7 @@ def test_further_seeds_change_nothing_of_what_is_expected(tmp_path: Path) -> Non
 
 
 def test_a_search_that_is_cut_short_has_a_winner_as_soon_as_a_point_is_at_its_end(tmp_path: Path) -> None:
-    sought = Search(
-        "search",
-        {"training": {"steps": 9}, "evaluation": {"every": 1}},
-        parse_space({"training.warmup": {"low": 0.0, "high": 0.5}}),
-        budget=Budget(20),
-        rungs=Rungs(grace=1, reduction=3),
-        top_k=1,
-    )
-    play, more_expected = Play(tmp_path, sought), 0
+    play, more_expected = Play(tmp_path, stopping(20, top_k=1)), 0
     while play.go_on():
         state = play.state
         ended = [run for run in state.runs.values() if run.final]

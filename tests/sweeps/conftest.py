@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ class Workplace:
     def results(self) -> Path:
         return self.folder / "results"
 
+    @contextmanager
+    def held(self) -> Iterator[str]:
+        """A file to start sweeps with as their `hold`: they make no step until the end."""
+        hold = self.folder / "hold"
+        hold.touch()
+        yield str(hold)
+        hold.unlink()
+
     def start(self, *command: str, **changes: Any) -> Started:
         """A fake sweep with these changes, or any command of Python's."""
         witness = str(self.folder / "witness")
@@ -102,6 +111,10 @@ class Workplace:
 
     def ended(self) -> set[str]:
         return {run_id for run_id, run in self.state().runs.items() if run.final}
+
+    def drivers(self) -> set[str]:
+        """Who has begun runs."""
+        return {begin.driver for run in self.state().runs.values() for begin in run.begins.values()}
 
     def witnessed(self) -> list[tuple[str, str, int, int]]:
         """What workers did, in order: admit or step, run, step, process."""

@@ -34,6 +34,7 @@ class FakeTrainer:
 
     Fates: `raise` in the trainer, `die` with the process, `memory`, `diverge`, `write` into the shared
     weights. Each strikes at half of the run's steps; `die once` and `memory once` spare a second attempt.
+    While the file `parcel["hold"]` is there, nobody makes a step.
     """
 
     parcel: Mapping[str, Any]
@@ -64,6 +65,8 @@ class FakeTrainer:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(self.parcel["seconds_per_step"])
+            if self.parcel["hold"] and os.path.exists(self.parcel["hold"]):
+                continue
             events = [event for member in list(self.runs.values()) for event in self._step(member)]
             if events:
                 return events
@@ -176,8 +179,11 @@ class FakeMaterial:
     trainer = staticmethod(make_trainer)
     inputs: Mapping[str, Any] = {"model": "fake"}
 
-    def __init__(self, witness: str, seconds_per_step: float, fate: Mapping[str, str]) -> None:
-        self.witness, self.seconds_per_step, self.fate = witness, seconds_per_step, dict(fate)
+    def __init__(
+        self, witness: str, seconds_per_step: float, fate: Mapping[str, str], hold: str = ""
+    ) -> None:
+        self.witness, self.seconds_per_step = witness, seconds_per_step
+        self.fate, self.hold = dict(fate), hold
 
     def count(self, configuration: Configuration) -> Any:
         rank = configuration.low_rank.rank if configuration.low_rank else 0
@@ -199,6 +205,7 @@ class FakeMaterial:
             "witness": self.witness,
             "seconds_per_step": self.seconds_per_step,
             "fate": self.fate,
+            "hold": self.hold,
         }
 
     def examples(self) -> dict[str, list[Any]]:
@@ -241,6 +248,7 @@ def main(argv: Sequence[str]) -> int:
         given.pop("witness", os.path.join(results, "witness")),
         given.pop("seconds_per_step", 0.001),
         given.pop("fate", {}),
+        given.pop("hold", ""),
     )
     command = "the same command"
     settings = Settings(results, command, **given)

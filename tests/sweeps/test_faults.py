@@ -199,18 +199,14 @@ def told(started: Started) -> str:
     return error.partition(": cannot ")[2].partition(": ")[2].partition(",")[0]
 
 
-def by_two_drivers(place: Workplace) -> bool:
-    begins = [begin for run in place.state().runs.values() for begin in run.begins.values()]
-    return len({begin.driver for begin in begins}) == 2
-
-
 def test_two_searches_over_one_folder_of_which_one_is_killed(watched: Watched) -> None:
-    first = watched.start(seconds_per_step=5.0 * watched.pack)  # the other comes before it has begun all
-    eventually(lambda: workers(first), "its workers live")
-    second = watched.start()
-    eventually(lambda: by_two_drivers(watched.place), "both have begun runs")
-    first.kill()
-    assert second.wait() == 0, second.output
+    with watched.place.held() as hold:
+        first = watched.start(hold=hold)
+        eventually(watched.place.drivers, "it has begun runs")
+        second = watched.start()
+        eventually(lambda: len(watched.place.drivers()) == 2, "both have begun runs")
+        first.kill()
+        assert second.wait() == 0, second.output
     account = watched.check_ended()
     assert account.stored == sum(run.final for run in watched.place.state().runs.values())
 
@@ -222,15 +218,12 @@ def test_ray_s_memory_monitor_kills_what_runs_and_it_is_tried_again_alone(
         pytest.skip("telling Ray another memory than the machine's takes root")
     memory = Memory(workplace.folder / "memory")
     workplace.wrapper = memory.wrapper
-    started = watched.start(seconds_per_step=0.5)
-    watched.begun(started, ended=1)
-
-    def short() -> bool:
-        losses = [loss for run in workplace.state().runs.values() for loss in run.losses]
-        return any(loss["reason"] == "memory" for loss in losses)
-
-    with memory.scarce():
-        eventually(short, "a run is given back for want of memory")
+    with workplace.held() as hold:
+        started = watched.start(hold=hold)
+        eventually(workplace.drivers, "it has begun runs")
+        training = eventually(lambda: workers(started), "its workers live")
+        with memory.scarce():  # until then: the keeper, who is to write down what was lost, may be killed too
+            eventually(lambda: not all(map(lives, training)), "a worker is killed")
     assert started.wait() == 0, started.output
     assert "out of memory, it is tried again alone at the end" in started.output
     watched.check_ended()

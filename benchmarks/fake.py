@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from mtbert.configuration import Configuration
+from mtbert.memory import GpuMemory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from sweeps.publish import LoadedMaterial, Workload, make_trainer
@@ -58,7 +59,7 @@ class WatchedTrainer:
     def step_of(self, run_id: str) -> int:
         return self._trainer.step_of(run_id)
 
-    def memory(self) -> tuple[int, int] | None:
+    def memory(self) -> GpuMemory | None:
         return self._trainer.memory()
 
     def advance(self, seconds: float) -> Sequence[Event]:
@@ -120,7 +121,7 @@ class IdleTrainer:
     def step_of(self, run_id: str) -> int:
         return self._steps[run_id]
 
-    def memory(self) -> tuple[int, int] | None:
+    def memory(self) -> GpuMemory | None:
         return None
 
     def advance(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - a trainer's

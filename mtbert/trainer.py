@@ -37,7 +37,7 @@ from mtbert.features import FeatureStore
 from mtbert.group import Group
 from mtbert.grouping import group_key, new_group
 from mtbert.member import Best, Member, initial_state, not_finite
-from mtbert.memory import is_out_of_memory
+from mtbert.memory import GpuMemory, is_out_of_memory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from mtbert.slots import State
@@ -139,11 +139,12 @@ class Trainer:
                 events += self._after_step(group)
         return events
 
-    def memory(self) -> tuple[int, int] | None:
-        """Bytes of GPU memory that were taken at most so far, and all there are; None for a CPU."""
+    def memory(self) -> GpuMemory | None:
+        """What is taken of the GPU; None for a CPU."""
         if not self._device.startswith("cuda"):
             return None
-        return peak_memory(self._device), torch.cuda.get_device_properties(self._device).total_memory
+        free, total = torch.cuda.mem_get_info(self._device)
+        return GpuMemory(peak_memory(self._device), total - free, total)
 
     def _step(self, group: Group) -> str | None:
         """Step a group's members, or none; what was said where memory ran out and somebody can be let go."""

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from sweeps.placement import Machine, Needs, Placement, fits, place
+from sweeps.placement import Machine, Needs, Placement, place, room, suited
 from sweeps.session import Session
 
 CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
@@ -66,6 +66,15 @@ class Capacity:
         """Trials for which there is room now."""
         return self._room(self._at_first if self._session.own else self._session.machines())
 
+    def where(self) -> dict[str, str]:
+        """The labels of nodes that trials may be put on: empty where that is any."""
+        if self._session.own or self.needs.gpus:
+            return {}
+        up = self._session.machines()
+        used = suited(up, self.needs)
+        avoided = [machine.node for machine in up if machine not in used and machine.gpus]
+        return {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else {}
+
     def ask(self, trials: int) -> int:
         """Has the autoscaler make room for so many trials, or for as many as it may; how many that are.
 
@@ -79,10 +88,14 @@ class Capacity:
         waiting = [group for group in self._asked if group not in granted]
         for group in [*granted, *waiting[missing:]]:
             remove_placement_group(group)
-        new = [placement_group([self.needs.bundle]) for _ in range(missing - len(waiting))]
+        where = self.where()
+        new = [
+            placement_group([self.needs.bundle], bundle_label_selector=[where] if where else None)
+            for _ in range(missing - len(waiting))
+        ]
         self._asked = waiting[:missing] + new
         return wanted
 
     def _room(self, machines: Sequence[Machine]) -> int:
-        room = sum(fits(machine, self.needs) for machine in machines)
-        return room if self._at_most is None else min(room, self._at_most)
+        found = room(machines, self.needs)
+        return found if self._at_most is None else min(found, self._at_most)

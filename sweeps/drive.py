@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import ray
 from ray import tune
-from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -52,6 +51,7 @@ class Work:
         targets: the length of each; they grow with `more`.
         aims: the step wanted of each, as the ledger stands.
         pack: how many runs a trial holds; None for as many as a GPU is seen to have room for.
+        shares: whether as many trials share a GPU as it is seen to have room for.
         more: asked for runs beside these when all are given out.
         halt: why nothing more is to be trained, as the ledger stands; None while something is.
         expected: how many runs there will be at the end.
@@ -67,6 +67,7 @@ class Work:
     aims: Callable[[State], Aims]
     retried: Sequence[str]
     pack: int | None
+    shares: bool
     more: Callable[[State, int], Growth]
     halt: Callable[[State], Halt | None]
     expected: int
@@ -83,7 +84,6 @@ class Drive:
         self._material = material
         self._session = session
         self._capacity = capacity
-        self._needs = capacity.needs
         self._waits = False
         self._progress = progress
         self._keeper = start_keeper(work.results, work.driver, work.sweep["sweep"])
@@ -99,6 +99,7 @@ class Drive:
             aims=work.aims,
             slots=capacity.slots(),
             needs=capacity.needs,
+            shares=work.shares,
             pack=work.pack,
             retried=work.retried,
             more=work.more,
@@ -113,7 +114,7 @@ class Drive:
             assignments.ask(self._keeper.examples.remote(self._material.data, self._material.examples()))
         if assignments.failure is not None:
             return Outcome(BAD_INPUT, assignments.failure)
-        device = "cuda" if self._needs.gpus else "cpu"
+        device = "cuda" if self._capacity.needs.gpus else "cpu"
         parcel = self._material.parcel(device) | {"folder": str(self._session.shared)}
         before = checksum(parcel["weights"])
         shared = ray.put(parcel)
@@ -169,7 +170,6 @@ class Drive:
                 search_alg=LedgerSearcher(self._assignments, self._pulse),
                 scheduler=InOrder(),  # type: ignore[no-untyped-call]  # Tune's
                 max_concurrent_trials=QUEUE,
-                resources_per_trial=PlacementGroupFactory([self._needs.bundle]),
                 reuse_actors=True,
                 max_failures=0,
                 raise_on_failed_trial=False,
@@ -204,6 +204,11 @@ class Drive:
 
     def _follow(self, runs: int) -> None:
         """Takes the room that there is by now, and has more made for the runs that are left."""
+        needs, sharing = self._assignments.needs, self._assignments.sharing
+        if sharing is not None and needs != self._capacity.needs:
+            self._capacity.needs = needs
+            self._progress.say(sharing.spoken)
+        self._assignments.where = self._capacity.where()
         slots = self._capacity.slots()
         if slots != self._assignments.slots:
             self._progress.say(f"{slots} at once from now on")

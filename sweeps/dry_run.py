@@ -61,6 +61,11 @@ def _say_placement(launch: Launch, placement: Placement) -> None:
         )
     elif pack is not None and pack > 1:
         launch.say(f"Each is a pack of up to {pack} runs side by side")
+    if launch.shares(placement.needs):
+        launch.say(
+            "One by itself on a GPU at first; then as many share it as what that took fits into "
+            f"{MEMORY_SHARE:.0%} of its memory"
+        )
 
 
 def _allowance(launch: SearchLaunch, placement: Placement, seconds: float, left: int) -> list[str]:

@@ -87,7 +87,7 @@ def add_carrying_out(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_results(parser)
     add("--max-concurrent", type=int, help="runs at once, at most")
-    add("--gpus-per-run", type=float, help="a fraction of a GPU, or 0 for the CPU (1 where there are GPUs)")
+    add("--gpus-per-run", type=float, help="part of a GPU, or 0 for the CPU (1; with --pack, as measured)")
     add("--pack", type=int, help="runs per process (as many as a GPU has room for; 1 on a CPU)")
     add("--address", help="host:port of a running Ray, or local to start one")
     add("--retry-failed", action="store_true", help="try failed runs again")

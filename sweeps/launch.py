@@ -163,6 +163,11 @@ class Launch:
             memory=max(memory, default=0.0) * min(self.settings.pack or 1, max(1, len(wanted))),
         )
 
+    def shares(self, needs: Needs) -> bool:
+        """Whether trials share a GPU: a pack that is not to grow leaves the rest of it to others, if any."""
+        given, pack = self.settings.gpus_per_run is not None, self.settings.pack
+        return needs.gpus > 0 and not given and pack is not None and len(self.wanted) > pack
+
     def pace(self, needs: Needs) -> Pace:
         """Seconds per step of the longest run that is still wanted."""
         longest = max(self.wanted, key=self.steps)
@@ -202,6 +207,7 @@ class Launch:
                 aims=self.aims,
                 retried=self.retried,
                 pack=self.settings.pack or (None if placement.needs.gpus else 1),
+                shares=self.shares(placement.needs),
                 more=self.more,
                 halt=self.halt,
                 expected=self.expected,

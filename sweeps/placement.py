@@ -17,11 +17,12 @@ MEMORY_SHARE = 0.85
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine offers: cores, GPUs, and bytes of memory."""
+    """What a machine offers: cores, GPUs, and bytes of memory; `node` is Ray's name for it."""
 
     cores: float
     gpus: float
     memory: float
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def place(machines: Sequence[Machine], needs: Needs, at_most: int | None = None)
     Raises:
         PlacementError: not even one fits; says what one needs and what there is.
     """
-    slots = sum(fits(machine, needs) for machine in machines)
+    machines = suited(machines, needs)
+    slots = room(machines, needs)
     if slots < 1:
         raise PlacementError(
             f"no machine can hold a run: one takes {_spoken(needs.cores, needs.gpus, needs.memory)}, "
@@ -112,6 +114,17 @@ def _gpu_count() -> int:
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def room(machines: Sequence[Machine], needs: Needs) -> int:
+    """How many trials these machines hold, on those that are suited."""
+    return sum(fits(machine, needs) for machine in suited(machines, needs))
+
+
+def suited(machines: Sequence[Machine], needs: Needs) -> list[Machine]:
+    """The machines that trials are put on: those on CPUs leave ones with GPUs alone where others will do."""
+    others = [machine for machine in machines if not machine.gpus and fits(machine, needs)]
+    return list(machines) if needs.gpus or not others else others
 
 
 def fits(machine: Machine, needs: Needs) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -20,12 +20,24 @@ from analysis.store.state import Occupied, State
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.keeper import Entry, Failure, Granted
-from sweeps.packing import Seen, growth, kin, size
+from sweeps.packing import Seen, Sharing, growth, kin, size
 from sweeps.placement import Needs
 from sweeps.plan import Aims, Growth, Outlook, Reason, choose, joining, outlook, pack_size
 
 LOOK_SECONDS = 1.0
 """How often the ledger is asked again while nothing can be given out."""
+
+
+@dataclass
+class Held:
+    """A trial: its runs, each with its attempt; what it occupies; and whether runs may join it.
+
+    None joins a lone run, or those that were lost before.
+    """
+
+    members: dict[str, int]
+    needs: Needs
+    joinable: bool
 
 
 @dataclass
@@ -49,6 +61,8 @@ class Assignments:
         runs: the sweep's runs by id, in the order in which they are wanted.
         aims: the step wanted of each, as the ledger stands; whoever gives `more` adds to them.
         needs: what a trial occupies.
+        shares: whether as many trials share a GPU as it is seen to have room for; each has one by itself
+            otherwise, or the part that `needs` says.
         pack: how many runs a trial holds; None for as many as a GPU is seen to have room for.
         retried: failed runs that are to be tried again; each leaves the set when it is given out.
         more: asked for runs beside these when all are given out: where
@@ -67,6 +81,7 @@ class Assignments:
         aims: Callable[[State], Aims],
         slots: int,
         needs: Needs,
+        shares: bool,
         pack: int | None,
         retried: Sequence[str],
         more: Callable[[State, int], Growth],
@@ -74,6 +89,8 @@ class Assignments:
     ) -> None:
         self.failure: str | None = None
         self.slots = slots
+        self.where: dict[str, str] = {}
+        self.sharing = Sharing() if shares else None
         self._needs = needs
         self._keeper = keeper
         self._sweep = sweep
@@ -86,8 +103,7 @@ class Assignments:
         self._reader = Reader(results)
         self._driver = driver
         self._alive = lambda other: other != driver and driver_alive(results, other)
-        self._trials: dict[str, dict[str, int]] = {}  # trial id → run id → attempt
-        self._closed: set[str] = set()  # trials that nobody joins: of lone runs, and of suspects
+        self._trials: dict[str, Held] = {}
         self._grown: list[Seen] = []
         self._most: int | None = None
         self._kinds: dict[str, Hashable] = {}
@@ -97,7 +113,12 @@ class Assignments:
     @property
     def in_flight(self) -> dict[str, int]:
         """Runs given out and not heard to have ended, each with its attempt."""
-        return {run_id: attempt for members in self._trials.values() for run_id, attempt in members.items()}
+        return {run_id: attempt for held in self._trials.values() for run_id, attempt in held.members.items()}
+
+    @property
+    def needs(self) -> Needs:
+        """What a trial occupies, by what is known now."""
+        return self._needs if self.sharing is None else replace(self._needs, gpus=self.sharing.part)
 
     def state(self) -> State:
         """The ledger as of now."""
@@ -149,28 +170,34 @@ class Assignments:
             return str(Searcher.FINISHED)
         whole = self.pack_size
         members = choose(view, state, whole, self.slots - len(self._trials), self._kin)
-        granted = self._claim(trial_id, members, state) if members else {}
+        alone = not view.open
+        needs = self._needs if alone else self.needs
+        granted = self._claim(trial_id, members, state, needs) if members else {}
         if not granted:
             self._looked = time.monotonic()
             return None
-        self._trials[trial_id] = granted
+        joinable = whole > 1 and pack_size(state.runs.get(members[0]), whole) == whole
+        self._trials[trial_id] = Held(granted, needs, joinable)
         config: dict[str, Any] = {"members": [list(member) for member in granted.items()]}
-        if whole == 1 or pack_size(state.runs.get(members[0]), whole) < whole:
-            self._closed.add(trial_id)
-            return config
-        return config | {"trial": trial_id}
+        config |= {"bundle": needs.bundle, "where": self.where}
+        if self.sharing is not None and self.sharing.measured is None and not alone:
+            config["measures"] = True
+        return config | {"trial": trial_id} if joinable else config
 
     def _fill(self, trial_id: str) -> None:
         """Gives a pack the runs that it has room for: they are claimed for it, and it takes them next."""
-        members = self._trials.get(trial_id)
+        held = self._trials.get(trial_id)
         whole = self.pack_size
-        if not members or trial_id in self._closed or len(members) >= whole or self.failure is not None:
+        if held is None or not held.joinable or self.failure is not None:
             return
+        members = held.members
         room = whole - len(members)
+        if not members or room <= 0:
+            return
         state, view = self.ahead(room)
         if self.failure is None and view.open:
             joined = joining(view, state, whole, room, self.slots, list(members), self._kin)
-            members |= self._claim(trial_id, joined, state) if joined else {}
+            members |= self._claim(trial_id, joined, state, held.needs) if joined else {}
 
     def _kin(self, run_id: str) -> Hashable:
         """What a run has in common with those that train well beside it."""
@@ -179,9 +206,9 @@ class Assignments:
             self._kinds[run_id] = kin(run)
         return self._kinds[run_id]
 
-    def _claim(self, trial_id: str, members: Sequence[str], state: State) -> dict[str, int]:
+    def _claim(self, trial_id: str, members: Sequence[str], state: State, needs: Needs) -> dict[str, int]:
         """What the keeper grants of these, each with its attempt; some were proposed by another driver."""
-        occupied = Occupied(trial_id, self._needs.cores, self._needs.gpus)
+        occupied = Occupied(trial_id, needs.cores, needs.gpus)
         runs = [
             self._runs[run_id].as_json() if run_id in self._runs else dict(state.runs[run_id].run)
             for run_id in members
@@ -203,18 +230,19 @@ class Assignments:
 
         A pack that goes on is filled before it does.
         """
-        members = self._trials.get(trial_id, {})
+        held = self._trials.get(trial_id)
         for run_id, step, score, status in result.get("runs", ()):
             self._heard(run_id, step, score, status)
-            if status != "running":
-                members.pop(run_id, None)
+            if held is not None and status != "running":
+                held.members.pop(run_id, None)
                 self._looked = float("-inf")
         if result.get("failure"):
             self.failure = self.failure or str(result["failure"])
-        if result.get("seen"):
+        if held is not None and result.get("seen"):
             seen = Seen(*result["seen"])
-            seen = seen._replace(limit=seen.limit * min(1.0, self._needs.gpus))
-            self._grown = growth(self._grown, seen)
+            if self.sharing is not None:
+                self.sharing.see(seen, by_itself=held.needs.gpus >= 1)
+            self._grown = growth(self._grown, seen._replace(limit=seen.limit * min(1.0, held.needs.gpus)))
         if result.get("most"):
             self._most = min(result["most"], self.pack_size)
         if not result.get("done"):
@@ -224,11 +252,10 @@ class Assignments:
         """The end of a trial. What it held and did not speak of was lost with its worker."""
         if result is not None:
             self.result(trial_id, result)
-        members = self._trials.pop(trial_id, {})
-        self._closed.discard(trial_id)
+        held = self._trials.pop(trial_id, None)
         self._looked = float("-inf")
-        if members:
-            self._lost.append(Loss(trial_id, members, "lost" if error else "released", ""))
+        if held is not None and held.members:
+            self._lost.append(Loss(trial_id, held.members, "lost" if error else "released", ""))
 
     def explain(self, trial_id: str, error: str, died: bool) -> None:
         """Why a trial ended with an error. A worker that could not even start is no run's fault."""
@@ -247,10 +274,11 @@ class Assignments:
     def give_back(self, reason: Reason, detail: str) -> None:
         """Everything in flight was dropped at once: Tune returned, or the sweep ends."""
         self._lost += [
-            Loss(trial_id, members, reason, detail) for trial_id, members in self._trials.items() if members
+            Loss(trial_id, held.members, reason, detail)
+            for trial_id, held in self._trials.items()
+            if held.members
         ]
         self._trials.clear()
-        self._closed.clear()
 
     def book(self) -> None:
         """Tells the keeper of what was lost; what the ledger knows to have ended stays as it is."""
@@ -266,6 +294,8 @@ class Assignments:
             if reason == "memory" and entry.content[0] != "memory":
                 # its worker had no room for it by itself: what its packs showed says nothing of the others
                 self._grown, self._most = [], None
+                if self.sharing is not None:
+                    self.sharing.short()
             self._heard(entry.run_id, run.step, None, run.status if run.final and run.status else reason)
 
     def unbooked(self) -> list[Entry]:

@@ -67,15 +67,16 @@ class Session:
         """What the living nodes offer; of a Ray of our own, what is free on this machine."""
         import ray
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray
+        machines = [_machine(node["Resources"], node["NodeID"]) for node in alive]
         if self.own:
-            gpus = sum(float(node.get("GPU", 0)) for node in nodes)
-            return [Machine(float(usable_cores()), gpus, free_memory())]
-        return [
-            Machine(float(node.get("CPU", 0)), float(node.get("GPU", 0)), float(node.get("memory", 0)))
-            for node in nodes
-            if node.get("CPU", 0) >= 1
-        ]
+            return [Machine(float(usable_cores()), sum(each.gpus for each in machines), free_memory())]
+        return [each for each in machines if each.cores >= 1]
+
+
+def _machine(resources: Mapping[str, float], node: str) -> Machine:
+    cores, gpus, memory = (float(resources.get(name, 0)) for name in ("CPU", "GPU", "memory"))
+    return Machine(cores, gpus, memory, node)
 
 
 def running_ray(asked: str | None, environment: Mapping[str, str]) -> str | None:

@@ -15,7 +15,8 @@ class Settings:
         command: what to type to go on with the same sweep.
         address: of a Ray to join; null looks for one.
         fail_fast: whether the first run that fails ends the sweep.
-        gpus_per_run: null is a whole one where there are any.
+        gpus_per_run: null is a whole one where there are any, for a pack that grows; with a `pack` that does
+            not, the part of one that its memory is seen to take.
         pack: how many runs a trial holds; null is as many as a GPU has room for, and one on a CPU.
     """
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from mtbert.memory import is_out_of_memory
+from mtbert.memory import GpuMemory, is_out_of_memory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
 from sweeps.keeper import Entry, Failure, Heard, Opened
@@ -23,6 +24,7 @@ from sweeps.plan import failed_record, stopped_record
 
 CHECKPOINT_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
+MEASURED = "it has shown what it takes of a GPU"
 
 
 class Trainer(Protocol):
@@ -35,7 +37,7 @@ class Trainer(Protocol):
     def checkpoint(self, run_id: str) -> bytes: ...
     def remove(self, run_id: str) -> None: ...
     def step_of(self, run_id: str) -> int: ...
-    def memory(self) -> tuple[int, int] | None: ...
+    def memory(self) -> GpuMemory | None: ...
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,16 @@ class SweepError(Exception):
 class Pack(tune.Trainable):
     """One trial: a trainer, its members and their attempts.
 
-    The config is `members`, a list of orders, and, where others join later, `trial`: its name in the ledger.
+    The config is `members`, a list of orders; `bundle`, what Ray sets aside for the trial, and `where`, a
+    label selector of nodes; where others join later, `trial`: its name in the ledger; and `measures` where
+    the trial is to show in one turn what it takes of a GPU, and to give its members back.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """What Tune asks Ray for before it starts the trial."""
+        where = [config["where"]] if config["where"] else None
+        return PlacementGroupFactory([config["bundle"]], bundle_label_selector=where)
 
     def setup(  # type: ignore[override]  # `shared` comes from tune.with_parameters
         self, config: dict[str, Any], shared: Shared
@@ -85,14 +95,17 @@ class Pack(tune.Trainable):
         self._entries: list[Entry] = []
         self._runs: dict[str, tuple[int, float | None, str]] = {}
         self._until: dict[str, int | None] = {}
-        self._trial: str | None = config.get("trial")
-        self.apply(stop=(), join=config["members"])
+        self._take_over(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial takes this process over; its members are loaded in the first step."""
-        self._trial = new_config.get("trial")
-        self.apply(stop=tuple(self._attempts), join=new_config["members"])
+        self._take_over(new_config)
         return True
+
+    def _take_over(self, config: dict[str, Any]) -> None:
+        self._trial: str | None = config.get("trial")
+        self._measures: bool = config.get("measures", False)
+        self.apply(stop=tuple(self._attempts), join=config["members"])
 
     def apply(self, stop: Sequence[str], join: Sequence[Sequence[Any]]) -> None:
         """Decisions on the membership, carried out at the start of the next step."""
@@ -171,14 +184,13 @@ class Pack(tune.Trainable):
                 self._runs[said.run_id] = (said.record["step"], said.record["score"], said.record["status"])
                 self._forget(said.run_id)
             else:
-                self._add("checkpoint", said.run_id, said.step, said.checkpoint)
-                self._add("book", said.run_id, "released", said.reason)
-                self._runs[said.run_id] = (said.step, None, "released")
-                self._forget(said.run_id)
+                self._release(said.run_id, said.step, said.checkpoint, said.reason)
                 self._most = len(self._attempts)
         for said in events:
             if isinstance(said, Evaluated) and said.run_id in self._attempts:
                 self._stop_at_rung(trainer, said)
+        for run_id in list(self._attempts) if self._measures and self._seen else ():
+            self._release(run_id, trainer.step_of(run_id), trainer.checkpoint(run_id), MEASURED)
         for run_id in self._attempts:
             step = trainer.step_of(run_id)
             score = self._runs.get(run_id, (0, None, ""))[1]
@@ -198,8 +210,15 @@ class Pack(tune.Trainable):
             ends = {said.run_id: said.record["step"] for said in events if isinstance(said, Ended)}
             now = {run_id: trainer.step_of(run_id) for run_id in trainer.members} | ends
             steps = sum(now[run_id] - step for run_id, step in before.items() if run_id in now)
-            self._seen = Seen(len(before), *memory, steps / seconds)
+            self._seen = Seen(len(before), memory.peak, memory.used, memory.total, steps / seconds)
         return events
+
+    def _release(self, run_id: str, step: int, checkpoint: bytes, reason: str) -> None:
+        """Gives a run back, to go on elsewhere from its checkpoint."""
+        self._add("checkpoint", run_id, step, checkpoint)
+        self._add("book", run_id, "released", reason)
+        self._runs[run_id] = (step, None, "released")
+        self._forget(run_id)
 
     def _stop_at_rung(self, trainer: Trainer, said: Evaluated) -> None:
         """Stops a run that has reached its rung where it stands, its checkpoint stored first."""

@@ -80,7 +80,7 @@ class Workplace:
         hold = self.folder / "hold"
         hold.touch()
         yield str(hold)
-        hold.unlink()
+        hold.unlink(missing_ok=True)
 
     def start(self, *command: str, **changes: Any) -> Started:
         """A fake sweep with these changes, or any command of Python's."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from analysis.store import State, read
+from mtbert.memory import GpuMemory
 from mtbert.records import Ended, Evaluated
 from mtbert.run import Run
 from sweeps.declare import Grid
@@ -18,6 +19,11 @@ from sweeps.searcher import Assignments
 from sweeps.trainable import Pack, Shared
 
 BASE = {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}
+
+
+def lone(run_id: str, attempt: int) -> dict[str, Any]:
+    """The config of a trial of one run on a CPU."""
+    return {"members": [[run_id, attempt]], "bundle": {"CPU": 1.0}, "where": {}}
 
 
 class Handle:
@@ -33,11 +39,12 @@ class Handle:
 class ScriptedTrainer:
     """Does at each turn what the test says."""
 
-    def __init__(self, turns: list[Callable[[ScriptedTrainer], list[Any]]]) -> None:
-        self.turns = turns
+    def __init__(
+        self, turns: list[Callable[[ScriptedTrainer], list[Any]]], memory: GpuMemory | None = None
+    ) -> None:
+        self.turns, self._memory = turns, memory
         self.admitted: dict[str, bytes | None] = {}
         self.step = 0
-        self.seen: tuple[int, int] | None = None
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -57,8 +64,8 @@ class ScriptedTrainer:
     def checkpoint(self, run_id: str) -> bytes:
         return f"{run_id} at {self.step}".encode()
 
-    def memory(self) -> tuple[int, int] | None:
-        return self.seen
+    def memory(self) -> GpuMemory | None:
+        return self._memory
 
     def advance(self, _: float) -> list[Any]:
         self.step += 1
@@ -75,6 +82,7 @@ class Desk:
         self.ids = list(self.runs)
         self.heard: list[tuple[str, str]] = []
         self.trainers: list[ScriptedTrainer] = []
+        self.memory: GpuMemory | None = None
 
     def hear(self, run_id: str, _step: int, _score: float | None, status: str) -> None:
         self.heard.append((run_id, status))
@@ -92,15 +100,15 @@ class Desk:
         self,
         members: list[list[Any]],
         *turns: Callable[[ScriptedTrainer], list[Any]],
-        trial: str | None = None,
+        **config: Any,
     ) -> Pack:
         def make(_: Any) -> ScriptedTrainer:
-            self.trainers.append(ScriptedTrainer(list(turns)))
+            self.trainers.append(ScriptedTrainer(list(turns), self.memory))
             return self.trainers[-1]
 
         pack = Pack.__new__(Pack)  # its own __init__ asks Ray for the node's address
         pack.setup(
-            {"members": members} | ({"trial": trial} if trial else {}),
+            {"members": members, **config},
             Shared(Handle(self.keeper), make, None),
         )
         return pack
@@ -116,6 +124,7 @@ class Desk:
             "aims": lambda _: Aims(targets),
             "slots": 2,
             "needs": Needs(),
+            "shares": False,
             "pack": 1,
             "retried": (),
             "more": lambda *_: Growth({}, []),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mtbert.configuration import Configuration
+from mtbert.memory import GpuMemory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run, digest
 from sweeps.publish import Workload
@@ -34,7 +35,8 @@ class FakeTrainer:
 
     Fates: `raise` in the trainer, `die` with the process, `memory`, `diverge`, `write` into the shared
     weights. Each strikes at half of the run's steps; `die once` and `memory once` spare a second attempt.
-    While the file `parcel["hold"]` is there, nobody makes a step.
+    While the file `parcel["hold"]` is there, nobody makes a step. `parcel["gpu"]` is what
+    each sees of its GPU's memory, if it has one.
     """
 
     parcel: Mapping[str, Any]
@@ -55,8 +57,8 @@ class FakeTrainer:
     def step_of(self, run_id: str) -> int:
         return self.runs[run_id].step
 
-    def memory(self) -> tuple[int, int] | None:
-        return None
+    def memory(self) -> GpuMemory | None:
+        return GpuMemory(*self.parcel["gpu"]) if self.parcel["gpu"] else None
 
     def checkpoint(self, run_id: str) -> bytes:
         return json.dumps({"step": self.runs[run_id].step}).encode()
@@ -180,10 +182,15 @@ class FakeMaterial:
     inputs: Mapping[str, Any] = {"model": "fake"}
 
     def __init__(
-        self, witness: str, seconds_per_step: float, fate: Mapping[str, str], hold: str = ""
+        self,
+        witness: str,
+        seconds_per_step: float,
+        fate: Mapping[str, str],
+        hold: str = "",
+        gpu: Sequence[int] | None = None,
     ) -> None:
         self.witness, self.seconds_per_step = witness, seconds_per_step
-        self.fate, self.hold = dict(fate), hold
+        self.fate, self.hold, self.gpu = dict(fate), hold, gpu
 
     def count(self, configuration: Configuration) -> Any:
         rank = configuration.low_rank.rank if configuration.low_rank else 0
@@ -206,6 +213,7 @@ class FakeMaterial:
             "seconds_per_step": self.seconds_per_step,
             "fate": self.fate,
             "hold": self.hold,
+            "gpu": self.gpu,
         }
 
     def examples(self) -> dict[str, list[Any]]:
@@ -249,6 +257,7 @@ def main(argv: Sequence[str]) -> int:
         given.pop("seconds_per_step", 0.001),
         given.pop("fate", {}),
         given.pop("hold", ""),
+        given.pop("gpu", None),
     )
     command = "the same command"
     settings = Settings(results, command, **given)

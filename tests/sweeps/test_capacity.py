@@ -32,8 +32,8 @@ class Nodes:
 class Asked:
     """A placement group that waits until a test gives it its room."""
 
-    def __init__(self, bundles: list[dict[str, float]]) -> None:
-        self.bundles, self.granted = bundles, False
+    def __init__(self, bundles: list[dict[str, float]], where: list[dict[str, str]] | None) -> None:
+        self.bundles, self.where, self.granted = bundles, where, False
 
     def wait(self, _: float) -> bool:
         return self.granted
@@ -44,8 +44,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """The placement groups that are there."""
     found: list[Asked] = []
 
-    def make(bundles: list[dict[str, float]]) -> Asked:
-        found.append(Asked(bundles))
+    def make(bundles: list[dict[str, float]], bundle_label_selector: list[dict[str, str]] | None) -> Asked:
+        found.append(Asked(bundles, bundle_label_selector))
         return found[-1]
 
     monkeypatch.setattr(capacity, "placement_group", make)
@@ -136,6 +136,20 @@ def test_where_a_type_s_memory_is_not_said_it_is_no_limit(asked: list[Asked]) ->
     assert "inf" not in room.placement().reason
     assert room.ask(3) == 3
     assert len(asked) == 3
+
+
+def test_a_sweep_on_cpus_keeps_off_nodes_with_gpus_while_others_are_up(asked: list[Asked]) -> None:
+    gpus, cpus = [Machine(4.0, 1.0, GIB, name) for name in "ab"], Machine(4.0, 0.0, GIB, "c")
+    session: Any = Nodes(*gpus)
+    room = Capacity(session, [Machine(4.0, 0.0, math.inf)] * 2, Needs(), None)
+    assert (room.slots(), room.where()) == (8, {})
+    session.up.append(cpus)
+    avoided = {"ray.io/node-id": "!in(a,b)"}
+    assert (room.slots(), room.where()) == (4, avoided)
+    room.ask(7)
+    assert [each.where for each in asked] == [[avoided]] * 3
+    trains = Capacity(session, [], Needs(gpus=1.0), None)
+    assert (trains.slots(), trains.where()) == (2, {})
 
 
 def test_without_an_autoscaler_nothing_is_asked_for_and_no_room_is_an_error(asked: list[Asked]) -> None:

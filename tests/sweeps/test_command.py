@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mtbert.inputs import Inputs
 from mtbert.schema import ConfigError
 from sweeps import flags, lora_grid
+from sweeps.declare import Grid
 from sweeps.flags import experiment
+from sweeps.launch import Launch
 from sweeps.lora_grid import numbers
+from sweeps.placement import Needs
 from sweeps.settings import Settings
 from tests.sweeps.conftest import ROOT, Workplace
+from tests.sweeps.fake import FakeMaterial
 
 REFUSED = {
     "--ranks 0": "--ranks: expected numbers of at least 1, got '0'",
@@ -130,6 +135,24 @@ def test_lists_are_separated_by_commas_and_hold_each_value_once() -> None:
 @pytest.mark.parametrize("gpus", [0.0, 0.25, 1.0, 2.0])
 def test_fractions_of_a_gpu_and_whole_ones_are_taken(gpus: float) -> None:
     assert Settings("results", "command", gpus_per_run=gpus).gpus_per_run == gpus
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "shares"),
+    [
+        ({"pack": 1}, 1.0, True),
+        ({"pack": 1}, 0.0, False),  # there is none
+        ({"pack": 2}, 1.0, False),  # one pack holds both runs
+        ({}, 1.0, False),  # it grows as large as the GPU
+        ({"pack": 1, "gpus_per_run": 0.5}, 0.5, False),  # somebody knows better
+    ],
+)
+def test_a_gpu_is_shared_by_packs_that_do_not_grow(
+    tmp_path: Path, given: dict[str, Any], gpus: float, shares: bool
+) -> None:
+    material, settings = FakeMaterial("", 0.0, {}), Settings(str(tmp_path), "", **given)
+    grid = Grid("grid", {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}, {}, 2)
+    assert Launch(grid, material, settings, Console(quiet=True)).shares(Needs(gpus=gpus)) is shares
 
 
 def test_a_dry_run_lists_the_runs_and_starts_nothing(workplace: Workplace) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -63,24 +64,44 @@ def test_what_is_no_address_does_not_answer() -> None:
     assert not answers("127.0.0.1:port")
 
 
+RAY = os.path.join(os.path.dirname(sys.executable), "ray")
+
+
+@contextmanager
+def node(workplace: Workplace, *given: str) -> Iterator[psutil.Process]:
+    """One of Ray's nodes on this machine, started by `ray start`."""
+    process = psutil.Popen(
+        [RAY, "start", "--block", *given],
+        env=workplace.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        children = process.children(recursive=True)
+        process.terminate()
+        for child in children:
+            child.kill()
+        process.wait()
+
+
+@contextmanager
+def started_head(workplace: Workplace, *given: str) -> Iterator[str]:
+    """A head without a dashboard; its address file lies in RAY_TMPDIR."""
+    workplace.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    file = os.path.join(workplace.environment["RAY_TMPDIR"], "ray", "ray_current_cluster")
+    with node(workplace, "--head", "--port=0", "--include-dashboard=false", *given):
+        eventually(lambda: os.path.exists(file) and running_ray(None, workplace.environment), "Ray starts")
+        with open(file, encoding="utf-8") as text:
+            yield text.read()
+
+
 @pytest.fixture
 def head(workplace: Workplace) -> Iterator[str]:
-    """A Ray that `ray start` started, with three cores; its address file lies in RAY_TMPDIR."""
-    ray = os.path.join(os.path.dirname(sys.executable), "ray")
-    command = [ray, "start", "--head", "--block", "--port=0", "--num-cpus=3", "--include-dashboard=false"]
-    workplace.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    process = subprocess.Popen(
-        command, env=workplace.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    file = os.path.join(workplace.environment["RAY_TMPDIR"], "ray", "ray_current_cluster")
-    eventually(lambda: os.path.exists(file) and running_ray(None, workplace.environment), "Ray starts")
-    with open(file, encoding="utf-8") as text:
-        yield text.read()
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    for child in children:
-        child.kill()
-    process.wait()
+    """A Ray that `ray start` started, with three cores."""
+    with started_head(workplace, "--num-cpus=3") as address:
+        yield address
 
 
 @pytest.mark.slow
@@ -93,6 +114,54 @@ def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace,
     assert answers(head)
     again = workplace.run(name="more", ranks=[3], address=None)
     assert again.process.returncode == 0, again.output
+
+
+GIB = 2**30
+
+
+@pytest.mark.slow
+def test_runs_share_a_gpu_by_what_the_first_was_seen_to_take(workplace: Workplace) -> None:
+    with started_head(workplace, "--num-cpus=3", "--num-gpus=1"):
+        seen = {"pack": 1, "gpu": [2 * GIB, 3 * GIB, 12 * GIB]}
+        started = workplace.run(address=None, ranks=[1, 2, 3], steps=40, seconds_per_step=0.05, **seen)
+    assert started.process.returncode == 0, started.output
+    assert "1 at once (3 cores, 1 GPU" in started.output
+    assert "3 trials share a GPU from now on: by itself, one took 3.0 of its 12.0 GiB" in started.output
+    assert "3 at once from now on" in started.output
+    runs = workplace.state().runs.values()
+    assert {run.status for run in runs} == {"completed"}
+    parts = [[begin.occupied.gpus for begin in run.begins.values() if begin.occupied] for run in runs]
+    assert sorted(parts) == [*[[0.3333]] * 5, [1.0, 0.3333]]
+    assert not workplace.repeated(), "the first has gone on where it was"
+
+
+NODES = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False); print(len(ray.nodes()))"
+
+
+@pytest.mark.slow
+def test_runs_on_cpus_leave_a_node_with_gpus_alone(workplace: Workplace) -> None:
+    with (
+        started_head(workplace, "--num-cpus=3", "--num-gpus=1") as address,
+        node(workplace, f"--address={address}", "--num-cpus=2") as plain,
+        workplace.held() as hold,
+    ):
+        eventually(lambda: asked_of(workplace, address, NODES) == "2", "the second node has joined")
+        started = workplace.start(address=None, ranks=[1, 2, 3], gpus_per_run=0, hold=hold)
+        eventually(lambda: len(workplace.witnessed()) == 2, "two runs are at their first step")
+        on_it = {child.pid for child in plain.children(recursive=True)}
+        assert {process for *_, process in workplace.witnessed()} <= on_it
+        os.unlink(hold)
+        assert started.wait() == 0, started.output
+    assert "2 at once (2 cores" in started.output
+
+
+def asked_of(workplace: Workplace, address: str, code: str) -> str:
+    """What a few lines of Python print that join the Ray there."""
+    command = [sys.executable, "-c", code, address]
+    environment = workplace.environment
+    return subprocess.check_output(
+        command, env=environment, cwd=ROOT, text=True, stderr=subprocess.DEVNULL
+    ).strip()
 
 
 ASKING = """
@@ -119,12 +188,6 @@ print(sorted(each["state"] for each in placement_group_table().values()))
 def test_what_was_asked_of_the_autoscaler_goes_with_a_driver_that_is_killed(
     workplace: Workplace, head: str
 ) -> None:
-    def states() -> str:
-        asked = [sys.executable, "-c", GROUPS, head]
-        return subprocess.check_output(
-            asked, env=workplace.environment, cwd=ROOT, text=True, stderr=subprocess.DEVNULL
-        ).strip()
-
     driver = subprocess.Popen(
         [sys.executable, "-c", ASKING, head],
         env=workplace.environment,
@@ -135,10 +198,12 @@ def test_what_was_asked_of_the_autoscaler_goes_with_a_driver_that_is_killed(
     )
     assert driver.stdout is not None
     assert driver.stdout.readline() == "0 2\n"
-    assert states() == "['PENDING', 'PENDING']"
+    assert asked_of(workplace, head, GROUPS) == "['PENDING', 'PENDING']"
     driver.kill()
     driver.wait()
-    eventually(lambda: states() == "['REMOVED', 'REMOVED']", "nothing is asked for any more")
+    eventually(
+        lambda: asked_of(workplace, head, GROUPS) == "['REMOVED', 'REMOVED']", "nothing is asked for any more"
+    )
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mtbert.memory import GpuMemory
 from mtbert.records import Returned
 from sweeps import trainable
 from sweeps.keeper import Failure, Keeper
@@ -142,6 +143,21 @@ def test_who_is_given_back_for_want_of_memory_waits_with_its_checkpoint(desk: De
     assert (run.status, run.checkpoint_step, run.losses) == (None, 3, [])
     desk.pack(desk.begin(two)).step()
     assert desk.trainers[1].admitted == {two: b"where it stands"}
+
+
+def test_a_trial_that_measures_gives_its_members_back_after_a_turn_where_they_stand(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+    pack = desk.pack(desk.begin(one, two), evaluated(one), measures=True)
+    desk.memory = GpuMemory(3, 4, 10)
+    result = pack.step()
+    assert statuses(result) == {one: "released", two: "released"}
+    assert result["done"]
+    assert result["seen"][:4] == (2, 3, 4, 10)
+    for run_id in (one, two):
+        run = desk.state().runs[run_id]
+        assert (run.status, run.checkpoint_step, run.losses) == (None, 1, [])
+    desk.pack(desk.begin(one)).step()
+    assert desk.trainers[-1].admitted == {one: f"{one} at 1".encode()}
 
 
 def test_a_trainer_that_cannot_be_made_is_no_runs_fault(desk: Desk) -> None:

@@ -25,6 +25,8 @@ SERVER = Machine(cores=16, gpus=2, memory=64 * GIB)
         ([SERVER], Needs(gpus=1, memory=100 * GIB), None, 2),  # its memory is the GPU's
         ([LAPTOP, SERVER], Needs(gpus=0.5), None, 4),
         ([LAPTOP, LAPTOP], Needs(), None, 16),
+        ([LAPTOP, SERVER], Needs(), None, 8),  # the GPUs are left to others
+        ([LAPTOP, SERVER], Needs(cores=12), None, 1),  # unless the others do not hold a run
     ],
 )
 def test_slots(machines: list[Machine], needs: Needs, at_most: int | None, slots: int) -> None:

@@ -15,6 +15,7 @@ from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
 from mtbert.configuration import merged
 from mtbert.data.tokenise import TokenisedData
+from mtbert.memory import GpuMemory
 from mtbert.run import Run
 from mtbert.schema import plain
 from mtbert.trainer import Trainer
@@ -74,9 +75,10 @@ class Loop:
         make: Callable[[], Trainer],
         pack: int | None = 3,
         slots: int = 2,
+        shares: bool = False,
     ) -> None:
         self.folder, self.runs, self.make = str(folder), {run.run_id: run for run in runs}, make
-        self.pack, self.slots = pack, slots
+        self.pack, self.slots, self.shares = pack, slots, shares
         self.held: list[tuple[str, ...]] = []
         self.aims: Callable[[State], Aims] = lambda _: Aims(dict.fromkeys(self.runs, 12))
         self.more: Callable[[State, int], Growth] = lambda *_: Growth({}, [])
@@ -97,6 +99,7 @@ class Loop:
             aims=lambda state: self.aims(state),
             slots=self.slots,
             needs=Needs(gpus=1.0),
+            shares=self.shares,
             pack=self.pack,
             retried=(),
             more=lambda state, count: self.more(state, count),
@@ -427,8 +430,9 @@ def test_a_run_too_large_for_the_device_fails_and_the_packs_of_the_others_grow_a
 class Roomy(Trainer):
     """A trainer on a device with so much memory, of which each member takes a tenth of one."""
 
-    def memory(self) -> tuple[int, int]:
-        return GIB * len(self.members), 10 * GIB
+    def memory(self) -> GpuMemory:
+        taken = GIB * len(self.members)
+        return GpuMemory(taken, taken, 10 * GIB)
 
 
 def test_on_a_gpu_a_pack_begins_small_and_grows_into_the_memory_there_is(
@@ -440,4 +444,18 @@ def test_on_a_gpu_a_pack_begins_small_and_grows_into_the_memory_there_is(
     sizes = [len(held) for held in loop.held]
     assert sizes[0] == FIRST
     assert max(sizes) == 8
+    assert_as_alone(tmp_path, state, runs, data, backbone)
+
+
+def test_trials_that_share_a_gpu_after_the_first_has_shown_what_it_takes_end_as_lone_ones(
+    tmp_path: Path, data: TokenisedData, backbone: Backbone
+) -> None:
+    runs = [toys.run(seed, low_rank=toys.lora(), training={"steps": 18}) for seed in range(5)]
+    loop = Loop(tmp_path, runs, lambda: Roomy(lambda _: backbone, data), pack=1, slots=1, shares=True)
+    loop.turn()
+    assert loop.held == [()], "the first has given its run back"
+    assert loop.assignments.needs.gpus == 0.125
+    loop.assignments.slots = 4
+    state = loop.finish()
+    assert state.runs[runs[0].run_id].attempt == 2
     assert_as_alone(tmp_path, state, runs, data, backbone)

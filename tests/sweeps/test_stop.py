@@ -12,7 +12,7 @@ from sweeps.__main__ import main
 from sweeps.exits import STOPPED
 from sweeps.stop import stop
 from tests.sweeps.conftest import Workplace, eventually
-from tests.sweeps.direct import Desk, ended, evaluated
+from tests.sweeps.direct import Desk, ended, evaluated, lone
 
 
 def declared(desk: Desk, *run_ids: str) -> None:
@@ -67,13 +67,13 @@ def test_a_stopped_run_is_not_started_again_and_a_later_driver_goes_on_with_it(d
     pack = desk.pack(suggestion["members"])
     stop(desk.folder, one)
     assignments.complete("t1", pack.step(), error=False)
-    assert assignments.suggest("t2") == {"members": [[two, 1]]}
+    assert assignments.suggest("t2") == lone(two, 1)
     assignments.complete("t2", desk.pack([[two, 1]], ended(two)).step(), error=False)
     view = assignments.outlook(assignments.state())
     assert (view.left_out, view.open, view.finished) == ((one,), (), True)
     assert assignments.suggest("t3") == "FINISHED"
     later = desk.assignments(targets={one: 4}, driver="later")
-    assert later.suggest("t1") == {"members": [[one, 2]]}
+    assert later.suggest("t1") == lone(one, 2)
 
 
 def test_a_run_that_waits_is_left_out_before_it_began(desk: Desk) -> None:

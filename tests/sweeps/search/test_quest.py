@@ -17,7 +17,7 @@ from sweeps.search.budget import Budget
 from sweeps.search.quest import Quest
 from sweeps.search.rungs import Rungs
 from sweeps.search.space import parse_space
-from tests.sweeps.direct import Desk, ended
+from tests.sweeps.direct import Desk, ended, lone
 
 BASE: dict[str, Any] = {"training": {"steps": 4}}
 SPACE = {
@@ -283,7 +283,7 @@ def test_the_searcher_asks_for_more_when_all_is_given_out(desk: Desk) -> None:
 
     assignments = desk.assignments(targets=targets, runs={desk.ids[0]: desk.runs[desk.ids[0]]}, more=more)
     for number, run_id in enumerate(desk.ids[:3]):
-        assert assignments.suggest(f"t{number}") == {"members": [[run_id, 1]]}
+        assert assignments.suggest(f"t{number}") == lone(run_id, 1)
         result = desk.pack([[run_id, 1]], ended(run_id)).step()
         assignments.complete(f"t{number}", result, error=False)
     assert assignments.suggest("t3") == "FINISHED"

@@ -15,7 +15,7 @@ from analysis.store.state import RunState, State
 from mtbert.schema import ConfigError, build
 from sweeps.plan import Aims
 from sweeps.search.rungs import Rungs, targets, trust
-from tests.sweeps.direct import Desk, ended, evaluated
+from tests.sweeps.direct import Desk, ended, evaluated, lone
 
 HALVING = Rungs(grace=10, reduction=3)
 
@@ -156,8 +156,8 @@ def test_the_searcher_says_where_a_run_stops_and_gives_it_out_again_once_it_may_
     one = desk.ids[0]
     aims = [Aims({one: 1}, frozenset({one}))]
     assignments = desk.assignments(aims=lambda _: aims[0])
-    assert assignments.suggest("t1") == {"members": [[one, 1]]}
+    assert assignments.suggest("t1") == lone(one, 1)
     pack = desk.pack([[one, 1]], evaluated(one))
     assignments.complete("t1", pack.step(), error=False)
     aims[0] = Aims({one: 4})
-    assert assignments.suggest("t2") == {"members": [[one, 2]]}
+    assert assignments.suggest("t2") == lone(one, 2)

@@ -20,7 +20,7 @@ from tests.sweeps.conftest import eventually
 
 WHY_NOT = missing() or (None if importlib.util.find_spec("moto") else "EC2 needs moto, of the extra `test`")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
-GRID = ("--ranks", "1,2,4", "--seeds", "4", "--steps", "120")
+GRID = ("--ranks", "1,2,4", "--seeds", "4", "--steps", "600")  # the sweep outlives the coming of a new worker
 RUNS = 12
 MACHINES = 8
 """A head and workers; moto gives each instance the next address."""
@@ -63,9 +63,13 @@ class Cloud:
 
     def take(self, instance: dict[str, Any]) -> None:
         """As when a spot instance is wanted elsewhere: its machine is gone, and EC2 says so."""
-        name = {address: name for name, address in self.hosts.addresses.items()}[instance["PrivateIpAddress"]]
         self.hosts.run(sys.executable, "-c", TERMINATE, instance["InstanceId"])
-        self.hosts.power_off(name)
+        self.hosts.power_off(self.host(instance))
+
+    def host(self, instance: dict[str, Any]) -> str:
+        """The name of the host that the instance is."""
+        names = {address: name for name, address in self.hosts.addresses.items()}
+        return names[instance["PrivateIpAddress"]]
 
 
 def tags(instance: dict[str, Any]) -> dict[str, str]:
@@ -116,8 +120,8 @@ def test_spot_workers_come_for_a_sweep_are_replaced_and_go(cloud: Cloud) -> None
     assert "2 at once from now on" in ended_well(cluster, process, "taken").split("lost with its worker")[1]
     assert come_to(cluster, "taken", RUNS) == undisturbed
     used = {(run.ended or {})["host"] for run in cluster.state("taken").runs.values()}
-    sys.stdout.write(f"{before[0]['PrivateIpAddress']} was taken; the sweep ran on {sorted(used)}\n")
-    assert len(used) > 2, "nothing took its place"
+    sys.stdout.write(f"{cloud.host(before[0])} was taken; runs ended on {sorted(used)}\n")
+    assert used - set(map(cloud.host, before)), "nothing took its place"
     eventually(lambda: not cloud.workers(), "idle workers are given back")
     cluster.down()
     assert cloud.running() == []

@@ -35,9 +35,9 @@ def show_search(launch: SearchLaunch) -> None:
         launch.say(f"{each.text}: binds {'points and winner' if each.before else 'the winner'}")
     if search.against is not None:
         launch.say(f"The front of {search.objective} against {search.against} is sought")
-    tried = launch.quest.tried(launch.state)
+    points = [run for run in launch.runs if run.seed == 0 and run.run_id in launch.state.runs]
     left = launch.expected - len(launch.outlook.ended)
-    launch.say(f"{search.budget.points} points: {tried} in the ledger, up to {left} runs to train")
+    launch.say(f"{search.budget.points} points: {len(points)} in the ledger, up to {left} runs to train")
     if launch.finished:
         launch.say("Nothing to train.")
         return

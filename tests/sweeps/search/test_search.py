@@ -83,6 +83,20 @@ def test_what_another_driver_has_proposed_is_known_by_its_label_and_length(tmp_p
     assert launch.labels == {run_id: "1: rank 7"}
 
 
+def test_a_start_point_is_not_in_the_ledger_before_it_has_begun(tmp_path: Path) -> None:
+    base = {"low_rank": {"kind": "lora"}, "training": {"steps": 4}, "evaluation": {"every": 2}}
+    space = parse_space({"low_rank.rank": {"low": 1, "high": 64}})
+    search = Search("search", base, space, start=({"low_rank.rank": 7},))
+    material, console = FakeMaterial(str(tmp_path / "witness"), 0.0, {}), Console(record=True)
+    settings = Settings(str(tmp_path), "")
+    SearchLaunch(search, material, settings, console).show()
+    assert "points: 0 in the ledger" in console.export_text()
+    with Writer(tmp_path, "other") as other:
+        other.begin(search.run({"low_rank.rank": 7}, 0, material.data, material.model).run.as_json())
+    SearchLaunch(search, material, settings, console).show()
+    assert "points: 1 in the ledger" in console.export_text()
+
+
 def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:
     results = str(workplace.folder / "none")
     assert (

@@ -71,7 +71,7 @@ class Capacity:
         if self._session.own or self.needs.gpus:
             return {}
         up = self._session.machines()
-        used = suited(up, self.needs)
+        used = suited(up, self.needs, self._promised)
         avoided = [machine.node for machine in up if machine not in used and machine.gpus]
         return {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else {}
 
@@ -97,5 +97,5 @@ class Capacity:
         return wanted
 
     def _room(self, machines: Sequence[Machine]) -> int:
-        found = room(machines, self.needs)
+        found = room(machines, self.needs, self._promised)
         return found if self._at_most is None else min(found, self._at_most)

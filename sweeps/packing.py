@@ -112,8 +112,7 @@ class Sharing:
     @property
     def spoken(self) -> str:
         """How many share, and what for."""
-        if self.measured is None:
-            return "each trial has a GPU by itself until it is seen what it takes"
+        assert self.measured is not None, "how many share a GPU is said once it has changed"
         taken, limit = (f"{each / GIB:.1f}" for each in (self.measured.used, self.measured.limit))
         return f"{self.trials} trials share a GPU from now on: by itself, one took {taken} of its {limit} GiB"
 

@@ -116,15 +116,19 @@ def _gpu_count() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def room(machines: Sequence[Machine], needs: Needs) -> int:
+def room(machines: Sequence[Machine], needs: Needs, promised: Sequence[Machine] = ()) -> int:
     """How many trials these machines hold, on those that are suited."""
-    return sum(fits(machine, needs) for machine in suited(machines, needs))
+    return sum(fits(machine, needs) for machine in suited(machines, needs, promised))
 
 
-def suited(machines: Sequence[Machine], needs: Needs) -> list[Machine]:
-    """The machines that trials are put on: those on CPUs leave ones with GPUs alone where others will do."""
-    others = [machine for machine in machines if not machine.gpus and fits(machine, needs)]
-    return list(machines) if needs.gpus or not others else others
+def suited(machines: Sequence[Machine], needs: Needs, promised: Sequence[Machine] = ()) -> list[Machine]:
+    """The machines that trials are put on.
+
+    Those on CPUs leave machines with GPUs alone where others hold them, of these or of the promised ones.
+    """
+    others = [machine for machine in machines if not machine.gpus]
+    enough = any(fits(machine, needs) for machine in (*others, *promised) if not machine.gpus)
+    return others if enough and not needs.gpus else list(machines)
 
 
 def fits(machine: Machine, needs: Needs) -> int:

@@ -35,8 +35,8 @@ class FakeTrainer:
 
     Fates: `raise` in the trainer, `die` with the process, `memory`, `diverge`, `write` into the shared
     weights. Each strikes at half of the run's steps; `die once` and `memory once` spare a second attempt.
-    While the file `parcel["hold"]` is there, nobody makes a step. `parcel["gpu"]` is what
-    each sees of its GPU's memory, if it has one.
+    While the file `parcel["hold"]` is there, nobody makes a step. What each sees of its GPU's memory, if it
+    has one, is `parcel["gpu"]`.
     """
 
     parcel: Mapping[str, Any]

@@ -138,16 +138,21 @@ def test_where_a_type_s_memory_is_not_said_it_is_no_limit(asked: list[Asked]) ->
     assert len(asked) == 3
 
 
-def test_a_sweep_on_cpus_keeps_off_nodes_with_gpus_while_others_are_up(asked: list[Asked]) -> None:
+def test_a_sweep_on_cpus_keeps_off_nodes_with_gpus_where_there_are_or_may_be_others(
+    asked: list[Asked],
+) -> None:
     gpus, cpus = [Machine(4.0, 1.0, GIB, name) for name in "ab"], Machine(4.0, 0.0, GIB, "c")
     session: Any = Nodes(*gpus)
+    by_itself = Capacity(session, [], Needs(), None)
+    assert (by_itself.slots(), by_itself.where()) == (8, {})
     room = Capacity(session, [Machine(4.0, 0.0, math.inf)] * 2, Needs(), None)
-    assert (room.slots(), room.where()) == (8, {})
-    session.up.append(cpus)
+    session.up = [*gpus, cpus]
     avoided = {"ray.io/node-id": "!in(a,b)"}
     assert (room.slots(), room.where()) == (4, avoided)
     room.ask(7)
     assert [each.where for each in asked] == [[avoided]] * 3
+    session.up = gpus
+    assert (room.slots(), room.where()) == (0, avoided), "it waits for those that are promised"
     trains = Capacity(session, [], Needs(gpus=1.0), None)
     assert (trains.slots(), trains.where()) == (2, {})
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from sweeps.placement import GIB
 from sweeps.session import SessionError, answers, running_ray
 from tests.sweeps.conftest import ROOT, Workplace, eventually
 
@@ -114,9 +115,6 @@ def test_a_sweep_joins_a_running_ray_and_leaves_it_running(workplace: Workplace,
     assert answers(head)
     again = workplace.run(name="more", ranks=[3], address=None)
     assert again.process.returncode == 0, again.output
-
-
-GIB = 2**30
 
 
 @pytest.mark.slow

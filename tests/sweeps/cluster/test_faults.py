@@ -113,9 +113,12 @@ def test_a_worker_that_loses_power_changes_nothing_and_one_that_joins_late_is_us
     assert come_to(cluster, "power") == undisturbed
     process = cluster.start("late", *GRID)
     half_way(cluster, "late")
+    cluster.hosts.on("w2", f"pkill -STOP {TRIAL}")  # lest it train all before the other is up
     cluster.hosts.boot("w1")
-    said = ended_well(cluster, process, "late")
-    assert "2 at once from now on" in said
+    log = cluster.hosts.folder / "late.txt"
+    eventually(lambda: "2 at once from now on" in log.read_text(), "the one that joins is counted")
+    cluster.hosts.on("w2", f"pkill -CONT {TRIAL}")
+    ended_well(cluster, process, "late")
     assert come_to(cluster, "late") == undisturbed
     assert "w1" in {(run.ended or {})["host"] for run in cluster.state("late").runs.values()}
 

@@ -29,13 +29,16 @@ class Linear(nn.Module):
     def pack(self, dtype: torch.dtype) -> None:
         """Lay frozen weights out for oneDNN, both ways; without effect where that cannot be.
 
+        On a CPU without bfloat16's instructions its products are taken in float32, and rounded.
+
         Args:
             dtype: of what will be computed with.
         """
         frozen = not self.weight.requires_grad
         if frozen and self.weight.device.type == "cpu" and dtype in _PACKED_TYPES and can_pack():
-            weight = self.weight.detach().to(dtype)
-            bias = self.bias.detach().to(dtype)
+            within = torch.float32 if dtype == torch.bfloat16 and not multiplies_bfloat16() else dtype
+            weight = self.weight.detach().to(dtype).to(within)
+            bias = self.bias.detach().to(dtype).to(within)
             self._packed = (_reordered(weight), _reordered(weight.t().contiguous()), bias)
 
     def squared_norms(self) -> Tensor:
@@ -73,7 +76,13 @@ def can_pack() -> bool:
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
     )
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN takes products of bfloat16 on this CPU."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _reordered(weight: Tensor) -> Tensor:
@@ -82,5 +91,5 @@ def _reordered(weight: Tensor) -> Tensor:
 
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return result
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(packed.dtype), packed, bias, "none", [], "")
+    return result.to(x.dtype)

@@ -41,6 +41,26 @@ def test_a_packed_linear_layer_has_its_product_and_its_input_s_gradient(rows: in
     assert torch.allclose(x.grad, other.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("native", [linear.multiplies_bfloat16(), False])
+def test_a_packed_layer_in_bfloat16_rounds_what_float32_comes_to(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "multiplies_bfloat16", lambda: native)
+    layer = linear.Linear(48, 20)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    layer.pack(torch.bfloat16)
+    x = torch.randn(30, 20, dtype=torch.bfloat16, requires_grad=True)
+    weight, bias = (each.detach().bfloat16().float() for each in (layer.weight, layer.bias))
+    grad = torch.randn(30, 48, dtype=torch.bfloat16)
+    found = layer(x)
+    found.backward(grad)
+    assert found.dtype == torch.bfloat16
+    assert x.grad is not None
+    assert torch.allclose(found.float(), nn.functional.linear(x.float(), weight, bias), rtol=8e-3, atol=1e-4)
+    assert torch.allclose(x.grad.float(), grad.float() @ weight, rtol=8e-3, atol=1e-4)
+
+
 def test_a_layer_whose_weights_are_trained_is_not_packed() -> None:
     layer = linear.Linear(3, 2)
     layer.requires_grad_(True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
+from scipy.spatial.distance import cdist
 
 from sweeps.search.space import SWITCHES, Parameter, Space, places
 
@@ -32,11 +33,11 @@ class Coding:
         self.distributions: dict[str, BaseDistribution] = {
             name: parameter.distribution() for name, parameter in self._parameters
         }
-        widths = [len(parameter.choices or (0,)) for _, parameter in self._parameters]
-        free = [not parameter.fixed for _, parameter in self._parameters]
-        numbers = np.cumsum(free) - 1
-        self.axis = np.repeat(numbers[free], np.array(widths)[free])
+        free = [parameter for _, parameter in self._parameters if not parameter.fixed]
+        widths = [1 if _ordered(parameter) else len(parameter.choices or ()) for parameter in free]
+        self.axis = np.repeat(np.arange(len(free)), widths)
         """Of each feature, the number of its parameter among those that have several values."""
+        self._rounds = [_round(parameter) for parameter in free]
 
     def read(self, told: Sequence[Mapping[str, Any]]) -> Rows:
         """The rows of points as Optuna has them."""
@@ -81,18 +82,35 @@ class Coding:
     def features(self, rows: Rows) -> Rows:
         """Coordinates whose squared distances tell points apart, at most 1 for each parameter.
 
-        Two choices are 1 apart, whichever they are. Where it is not asked, a number stands in the middle.
+        Choices that are numbers stand evenly, in their order; of others any two are 1 apart. Where it is not
+        asked, a number stands in the middle.
         """
         blocks = []
         for column, (_, parameter) in enumerate(self._parameters):
             codes = rows[:, column, None]
             if parameter.fixed:
                 continue
+            if not _ordered(parameter):
+                blocks.append((codes == np.arange(len(parameter.choices or ()))) / np.sqrt(2))
+                continue
             if parameter.choices:
-                blocks.append((codes == np.arange(len(parameter.choices))) / np.sqrt(2))
-            else:
-                blocks.append(np.where(np.isnan(codes), 0.5, codes))
+                order = np.argsort(np.argsort(parameter.choices)) / (len(parameter.choices) - 1)
+                codes = np.where(np.isnan(codes), np.nan, order[np.nan_to_num(codes).astype(int)])
+            blocks.append(np.where(np.isnan(codes), 0.5, codes))
         return np.concatenate([np.zeros((len(rows), 0)), *blocks], axis=1)
+
+    def apart(self, rows: Rows, others: Rows) -> Rows:
+        """How far points are from others where each number's range is a circle: no end of it is far out.
+
+        At most 1 for each parameter, squared. # [rows, others]
+        """
+        features, beside = self.features(rows), self.features(others)
+        squared = np.zeros((len(rows), len(others)))
+        for number, round_ in enumerate(self._rounds):
+            columns = self.axis == number
+            straight = cdist(features[:, columns], beside[:, columns])
+            squared += (np.minimum(straight, round_ - straight) / (round_ / 2)) ** 2
+        return np.asarray(np.sqrt(squared))
 
     def keys(self, rows: Rows) -> list[bytes]:
         """Equal for equal points."""
@@ -128,6 +146,18 @@ class Coding:
 
     def _evenly(self, random: np.random.Generator, count: int) -> Rows:
         return np.stack([_drawn(parameter, random, count) for _, parameter in self._parameters], axis=1)
+
+
+def _ordered(parameter: Parameter) -> bool:
+    """Whether it is a number: in a range, or one of some."""
+    return not parameter.choices or all(type(each) in (int, float) for each in parameter.choices)
+
+
+def _round(parameter: Parameter) -> float:
+    """The circle on which the values stand: from the last to the first as far as from one to the next."""
+    if parameter.choices:
+        return 1 + 1 / (len(parameter.choices) - 1) if _ordered(parameter) else 2.0
+    return 1.0 if parameter.log or _step(parameter) is None else 1 + 1 / _steps(parameter)
 
 
 def _drawn(parameter: Parameter, random: np.random.Generator, count: int) -> Rows:

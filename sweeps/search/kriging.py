@@ -89,8 +89,7 @@ class Kriging(TPESampler):
         drawn = self._coding.drawn(self._random, DRAWN)
         if not len(taken):
             return drawn[:1].ravel()
-        apart = cdist(self._coding.features(drawn), self._coding.features(taken)).min(axis=1)
-        return np.asarray(drawn[apart.argmax()])
+        return np.asarray(drawn[self._coding.apart(drawn, taken).min(axis=1).argmax()])
 
     def _best(self, known: Rows, open_: Rows, shown: Seen, numbers: tuple[int, ...]) -> Rows:
         """Where the expected improvement is the greatest, among points drawn and climbed to."""

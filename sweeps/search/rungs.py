@@ -75,13 +75,16 @@ def targets(
     return wanted
 
 
-def trust(foretold: Sequence[tuple[float, float]]) -> float:
+def trust(foretold: Sequence[tuple[float, float]], along: float) -> float:
     """How far a rung is to be believed: the rank correlation of scores there and at the end, at least 0.
 
-    1 while fewer than four runs have both.
+    Args:
+        foretold: the scores of each run that has both.
+        along: how far along a run the rung is, as a part of its length: believed of it while there are fewer
+            than four such runs.
     """
     if len(foretold) < FEWEST:
-        return 1.0
+        return along
     there, end = (_ranks(scores) for scores in zip(*foretold, strict=True))
     if len(set(there)) == 1 or len(set(end)) == 1:
         return 0.0
@@ -105,14 +108,15 @@ def _passing(
         scores = {run_id: shown[run_id][rung] for run_id in runs}
         ends = {run_id: shown[run_id].get(lengths[run_id]) for run_id in runs}
         foretold = [(scores[run_id], end) for run_id, end in ends.items() if end is not None]
-        passing[rung] = _best(rungs, scores, foretold, expected)
+        along = rung / max(lengths[run_id] for run_id in runs)
+        passing[rung] = _best(rungs, scores, trust(foretold, along), expected)
     return passing
 
 
 def _best(
     rungs: Rungs,
     scores: Mapping[str, float],
-    foretold: Sequence[tuple[float, float]],
+    trusted: float,
     expected: Mapping[str, float],
 ) -> set[str]:
     sound = [run_id for run_id, score in scores.items() if score > WORST]
@@ -121,7 +125,7 @@ def _best(
         return {run_id for run_id in sound if scores[run_id] >= least}
     places = {run_id: expected.get(run_id, scores[run_id]) for run_id in sound}
     ordered = sorted(sound, key=lambda run_id: (-places[run_id], run_id))
-    share = float(rungs.reduction) ** -trust(foretold)
+    share = float(rungs.reduction) ** -trusted
     return set(ordered[: int(len(scores) * share + ROUNDING)])
 
 

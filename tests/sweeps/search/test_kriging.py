@@ -56,7 +56,45 @@ def test_points_come_back_from_their_rows_and_hold_what_the_space_asks_alone() -
     assert coding.keys(again) == coding.keys(rows)
 
 
-def test_distances_know_what_is_asked_and_that_choices_have_no_order() -> None:
+def test_choices_that_are_numbers_stand_in_their_order_and_others_side_by_side() -> None:
+    coding = Coding(
+        parse_space(
+            {
+                "rate": {"choices": [0.1, 0.001, 0.01]},
+                "layers": {"choices": ["all", 1, 2]},
+                "bias": {"choices": [True, False]},
+            }
+        )
+    )
+    rows = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, 1.0]])
+    features = coding.features(rows)
+    assert coding.axis.tolist() == [0, 1, 1, 1, 2, 2]
+    assert features[:, 0].tolist() == [1.0, 0.0, 0.5]
+    for axis, apart in ((1, 1 - np.eye(3)), (2, np.array([[0, 1, 1], [1, 0, 0], [1, 0, 0]]))):
+        of_axis = features[:, coding.axis == axis]
+        assert np.square(of_axis[:, None] - of_axis[None]).sum(axis=-1) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "codes", "apart"),
+    [
+        ({"choices": [1, 2, 4, 8]}, [0, 1, 2, 3], [0, 0.5, 1, 0.5]),
+        ({"low": 1, "high": 4}, [0, 1 / 3, 2 / 3, 1], [0, 0.5, 1, 0.5]),
+        ({"low": 0.1, "high": 0.2}, [0, 0.25, 0.5, 1], [0, 0.5, 1, 0]),
+        ({"low": 1, "high": 64, "log": True}, [0, 0.25, 0.5, 1], [0, 0.5, 1, 0]),
+        ({"choices": ["a", "b", "c"]}, [0, 1, 2], [0, 1, 1]),
+        ({"choices": [1, 2]}, [0, 1], [0, 1]),
+    ],
+)
+def test_where_a_search_begins_no_end_of_a_range_is_far_out(
+    parameter: dict[str, Any], codes: list[float], apart: list[float]
+) -> None:
+    coding = Coding(parse_space({"one": parameter}))
+    rows = np.array(codes, dtype=float)[:, None]
+    assert coding.apart(rows[:1], rows)[0] == pytest.approx(apart)
+
+
+def test_distances_know_what_is_asked_and_that_words_have_no_order() -> None:
     coding = Coding(SPACE)
     points = [{"method": name, "rate": 0.1, "steps": 100} for name in ("none", "small", "large")]
     points[1]["method.rank"] = points[2]["method.rank"] = 8

@@ -229,15 +229,23 @@ def one_rung(table: Table, grace: int, budget: int, seed: int) -> str:
 
 
 def stock(table: Table, grace: int, workers: int, seed: int) -> Iterator[tuple[Offer, ...]]:
-    """OptunaSearch and AsyncHyperBandScheduler, told what Tune tells them; an offer for each of `SCOPES`."""
+    """OptunaSearch and AsyncHyperBandScheduler, told what Tune tells them; an offer for each of `SCOPES`.
+
+    Numbers are told by their places in their order.
+    """
     import optuna
-    from optuna.distributions import CategoricalDistribution
+    from optuna.distributions import CategoricalDistribution, IntDistribution
     from ray.tune.schedulers import AsyncHyperBandScheduler
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     axes = table.axes()
-    space = {axis: CategoricalDistribution([json.dumps(v) for v in values]) for axis, values in axes.items()}
+    space = {
+        axis: IntDistribution(0, len(values) - 1)
+        if all(isinstance(value, (int, float)) for value in values)
+        else CategoricalDistribution(values)
+        for axis, values in axes.items()
+    }
     searcher = OptunaSearch(space, metric="score", mode="max", seed=seed)
     asha = AsyncHyperBandScheduler(
         metric="score",
@@ -251,7 +259,10 @@ def stock(table: Table, grace: int, workers: int, seed: int) -> Iterator[tuple[O
         while floor.free:
             trial = SimpleNamespace(trial_id=str(len(seen)), shown=[])
             config = searcher.suggest(trial.trial_id)
-            trial.point = json.dumps([json.loads(config[axis]) for axis in AXES])
+            told = {axis: config[axis] for axis in AXES}
+            trial.point = named(
+                {axis: axes[axis][each] if isinstance(each, int) else each for axis, each in told.items()}
+            )
             seen[trial.trial_id] = trial
             asha.on_trial_add(None, trial)
             floor.start(trial, EVERY)

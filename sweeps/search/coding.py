@@ -37,7 +37,7 @@ class Coding:
         widths = [1 if _ordered(parameter) else len(parameter.choices or ()) for parameter in free]
         self.axis = np.repeat(np.arange(len(free)), widths)
         """Of each feature, the number of its parameter among those that have several values."""
-        self._rounds = [_round(parameter) for parameter in free]
+        self._circles = [_circle(parameter) for parameter in free]
 
     def read(self, told: Sequence[Mapping[str, Any]]) -> Rows:
         """The rows of points as Optuna has them."""
@@ -106,10 +106,10 @@ class Coding:
         """
         features, beside = self.features(rows), self.features(others)
         squared = np.zeros((len(rows), len(others)))
-        for number, round_ in enumerate(self._rounds):
+        for number, circle in enumerate(self._circles):
             columns = self.axis == number
             straight = cdist(features[:, columns], beside[:, columns])
-            squared += (np.minimum(straight, round_ - straight) / (round_ / 2)) ** 2
+            squared += (np.minimum(straight, circle - straight) / (circle / 2)) ** 2
         return np.asarray(np.sqrt(squared))
 
     def keys(self, rows: Rows) -> list[bytes]:
@@ -153,8 +153,8 @@ def _ordered(parameter: Parameter) -> bool:
     return not parameter.choices or all(type(each) in (int, float) for each in parameter.choices)
 
 
-def _round(parameter: Parameter) -> float:
-    """The circle on which the values stand: from the last to the first as far as from one to the next."""
+def _circle(parameter: Parameter) -> float:
+    """Around the circle on which the values stand: from the last to the first as from one to the next."""
     if parameter.choices:
         return 1 + 1 / (len(parameter.choices) - 1) if _ordered(parameter) else 2.0
     return 1.0 if parameter.log or _step(parameter) is None else 1 + 1 / _steps(parameter)

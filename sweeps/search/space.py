@@ -66,6 +66,8 @@ class Parameter:
             raise ConfigError(f".low: expected a number above 0 with log, got {self.low}")
         if self.step is not None and (self.log or self.step <= 0):
             raise ConfigError(f".step: expected a number above 0, and no log, got {self.step}")
+        if self.step is not None and (self.high - self.low) / self.step < 1 - 1e-9:
+            raise ConfigError(f".step: expected at most what lies between low and high, got {self.step}")
 
     @property
     def whole(self) -> bool:

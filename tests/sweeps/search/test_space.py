@@ -26,6 +26,7 @@ REFUSED = {
     "space.a.high: expected a number above low (2), got 1": {"a": {"low": 2, "high": 1}},
     "space.a.low: expected a number above 0 with log, got 0": {"a": {"low": 0, "high": 1, "log": True}},
     "space.a.step: expected a number above 0, and": {"a": {"low": 1, "high": 2, "step": 1, "log": True}},
+    "space.a.step: expected at most what lies between": {"a": {"low": 0.1, "high": 0.2, "step": 0.5}},
     "space.a.low: expected a number, got 'x'": {"a": {"low": "x", "high": 1}},
     "space.a.high: expected a finite number, got inf": {"a": {"low": 1, "high": float("inf")}},
     "space.a.steps: no such field": {"a": {"steps": 1}},

@@ -23,7 +23,7 @@ from sweeps.plan import choose, outlook
 from sweeps.search.budget import Budget
 from sweeps.search.quest import Quest
 from sweeps.search.rungs import Rungs
-from sweeps.search.space import parse_space
+from sweeps.search.space import Parameter, parse_space
 from sweeps.search.study import Sampler
 
 GRACES, REDUCTION = (3 * EVERY, 9 * EVERY), 3
@@ -242,7 +242,7 @@ def stock(table: Table, grace: int, workers: int, seed: int) -> Iterator[tuple[O
     axes = table.axes()
     space = {
         axis: IntDistribution(0, len(values) - 1)
-        if all(isinstance(value, (int, float)) for value in values)
+        if Parameter(choices=tuple(values)).ordered
         else CategoricalDistribution(values)
         for axis, values in axes.items()
     }

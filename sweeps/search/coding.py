@@ -34,7 +34,7 @@ class Coding:
             name: parameter.distribution() for name, parameter in self._parameters
         }
         free = [parameter for _, parameter in self._parameters if not parameter.fixed]
-        widths = [1 if _ordered(parameter) else len(parameter.choices or ()) for parameter in free]
+        widths = [1 if parameter.ordered else len(parameter.choices or ()) for parameter in free]
         self.axis = np.repeat(np.arange(len(free)), widths)
         """Of each feature, the number of its parameter among those that have several values."""
         self._circles = [_circle(parameter) for parameter in free]
@@ -90,7 +90,7 @@ class Coding:
             codes = rows[:, column, None]
             if parameter.fixed:
                 continue
-            if not _ordered(parameter):
+            if not parameter.ordered:
                 blocks.append((codes == np.arange(len(parameter.choices or ()))) / np.sqrt(2))
                 continue
             if parameter.choices:
@@ -148,15 +148,13 @@ class Coding:
         return np.stack([_drawn(parameter, random, count) for _, parameter in self._parameters], axis=1)
 
 
-def _ordered(parameter: Parameter) -> bool:
-    """Whether it is a number: in a range, or one of some."""
-    return not parameter.choices or all(type(each) in (int, float) for each in parameter.choices)
-
-
 def _circle(parameter: Parameter) -> float:
-    """Around the circle on which the values stand: from the last to the first as from one to the next."""
+    """How long the circle is on which a parameter's values stand, where a number's range is 1.
+
+    From the last of evenly spaced numbers to the first it is as far as from one to the next.
+    """
     if parameter.choices:
-        return 1 + 1 / (len(parameter.choices) - 1) if _ordered(parameter) else 2.0
+        return 1 + 1 / (len(parameter.choices) - 1) if parameter.ordered else 2.0
     return 1.0 if parameter.log or _step(parameter) is None else 1 + 1 / _steps(parameter)
 
 

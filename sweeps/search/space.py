@@ -81,6 +81,11 @@ class Parameter:
         return self.choices is not None and len(self.choices) == 1
 
     @property
+    def ordered(self) -> bool:
+        """Whether the values have an order: numbers, in a range or as choices."""
+        return self.choices is None or all(type(each) in (int, float) for each in self.choices)
+
+    @property
     def spoken(self) -> str:
         """The values in a line, and what they hang on."""
         if self.choices is not None:

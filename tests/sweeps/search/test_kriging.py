@@ -95,6 +95,14 @@ def test_where_a_search_begins_no_end_of_a_range_is_far_out(
     assert coding.apart(rows[:1], rows)[0] == pytest.approx(apart)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_begins_half_a_circle_from_its_first_point(seed: int) -> None:
+    space = parse_space({"one": {"low": 0.0, "high": 1.0}})
+    study = study_of(space, seed, [])
+    first, second = (suggest(space, study.ask())["one"] for _ in range(2))
+    assert abs(first - second) == pytest.approx(0.5, abs=0.05)
+
+
 def test_distances_know_what_is_asked_and_that_words_have_no_order() -> None:
     coding = Coding(SPACE)
     points = [{"method": name, "rate": 0.1, "steps": 100} for name in ("none", "small", "large")]

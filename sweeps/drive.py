@@ -31,6 +31,7 @@ from sweeps.trainable import Pack, Shared, SweepError
 
 ROUNDS_ALLOWED = 3
 GOODBYE_SECONDS = 5.0
+KILLED = "Ray's memory monitor killed what ran on this node"
 QUEUE = 200  # trials that Tune may hold; what is really given out is counted by the assignments
 
 
@@ -180,7 +181,7 @@ class Drive:
             )
         except Exception as error:
             if _was_memory(error):
-                return "memory", "Ray's memory monitor killed what ran on this node"
+                return "memory", KILLED
             return "released", last_line(str(error)) or type(error).__name__
         return "released", ""
 
@@ -259,13 +260,24 @@ class Watch(tune.Callback):
         self._pulse()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002 - Tune's
-        file = trial.pickled_error_file  # written by Tune in this process, in this session's folder
-        error = ray.cloudpickle.loads(Path(file).read_bytes()) if file else None
-        self._assignments.explain(trial.trial_id, str(error or "no reason given"), died=is_death(error))
+        self._assignments.explain(trial.trial_id, *end_of(trial))
         self._look()
 
 
-def is_death(error: BaseException | None) -> bool:
+def end_of(trial: Trial) -> tuple[str, Reason]:
+    """Why the trial ended with an error, from what Tune wrote of it in this session's folder.
+
+    Tune pickles what a worker's method raised and the word of a worker's death; of any other error, such as
+    the memory monitor's kill of a worker that is not up yet, it keeps the text.
+    """
+    if trial.pickled_error_file:
+        error = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return str(error), "lost" if is_death(error) else "released"
+    text = Path(trial.error_file).read_text(encoding="utf-8")
+    return (KILLED, "memory") if "running low on memory" in text else (text, "released")
+
+
+def is_death(error: BaseException) -> bool:
     """Whether a worker's process died, rather than raised or never came to be."""
     return isinstance(error, ray.exceptions.RayActorError) and "creation task" not in str(error)
 

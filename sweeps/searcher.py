@@ -257,13 +257,18 @@ class Assignments:
         if held is not None and held.members:
             self._lost.append(Loss(trial_id, held.members, "lost" if error else "released", ""))
 
-    def explain(self, trial_id: str, error: str, died: bool) -> None:
-        """Why a trial ended with an error. A worker that could not even start is no run's fault."""
+    def explain(self, trial_id: str, error: str, reason: Reason) -> None:
+        """Why a trial ended with an error, as what it held is to be booked.
+
+        Where no process died (`released`), and none of its runs was to blame, a worker could not even start.
+        """
         for loss in self._lost:
-            if loss.trial_id == trial_id and died:
-                loss.detail = last_line(error).split(" Some common causes")[0]
-            elif loss.trial_id == trial_id and not self._booked_by_worker(loss):
-                loss.reason = "released"
+            if loss.trial_id != trial_id:
+                continue
+            if reason != "released":
+                loss.reason, loss.detail = reason, last_line(error).split(" Some common causes")[0]
+            elif not self._booked_by_worker(loss):
+                loss.reason = reason
                 self.failure = self.failure or f"a worker could not do its work: {last_line(error)}"
 
     def _booked_by_worker(self, loss: Loss) -> bool:

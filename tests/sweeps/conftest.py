@@ -26,7 +26,7 @@ from tests.sweeps.direct import Desk
 ROOT = Path(__file__).resolve().parents[2]
 # a shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds after which something that must happen has not happened."""
 
 

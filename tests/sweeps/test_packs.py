@@ -104,7 +104,7 @@ def test_those_that_come_after_one_that_cannot_be_admitted_are_given_out_again(d
     with pytest.raises(RuntimeError, match="cannot be admitted") as raised:
         desk.pack(given["members"], trial="t1").step()
     assignments.complete("t1", None, error=True)
-    assignments.explain("t1", f"RuntimeError: {raised.value}", died=False)
+    assignments.explain("t1", f"RuntimeError: {raised.value}", "released")
     again = assignments.suggest("t2")
     assert assignments.failure is None
     assert isinstance(again, dict)

@@ -23,7 +23,7 @@ from sweeps.declare import Search
 from sweeps.keeper import Keeper
 from sweeps.packing import FIRST
 from sweeps.placement import GIB, Needs
-from sweeps.plan import Aims, Growth
+from sweeps.plan import Aims, Growth, Reason
 from sweeps.search.budget import Budget
 from sweeps.search.quest import Quest
 from sweeps.search.rungs import Rungs
@@ -124,7 +124,7 @@ class Loop:
             try:
                 result = pack.step()
             except torch.OutOfMemoryError as error:
-                self._gone(trial, str(error), died=False)
+                self._gone(trial, str(error), "released")
                 continue
             assert result["failure"] is None
             self.held.append(tuple(pack._attempts))
@@ -160,12 +160,12 @@ class Loop:
 
     def kill(self, trial: str) -> None:
         """A trial's process dies between two turns."""
-        self._gone(trial, "the actor died", died=True)
+        self._gone(trial, "the actor died", "lost")
 
-    def _gone(self, trial: str, why: str, died: bool) -> None:
+    def _gone(self, trial: str, why: str, reason: Reason) -> None:
         del self.trials[trial]
         self.assignments.complete(trial, None, error=True)
-        self.assignments.explain(trial, why, died)
+        self.assignments.explain(trial, why, reason)
 
 
 @pytest.fixture(scope="module")

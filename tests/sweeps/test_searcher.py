@@ -6,6 +6,7 @@ import pytest
 
 from analysis.store import Writer
 from mtbert.memory import GpuMemory
+from sweeps.drive import KILLED
 from sweeps.placement import GIB, Needs
 from sweeps.searcher import last_line
 from tests.sweeps.direct import Desk, ended, lone, raising
@@ -37,17 +38,30 @@ def test_what_a_dead_worker_held_is_booked_as_lost_and_given_out_again(desk: Des
     assignments = desk.assignments(targets={one: 4})
     assignments.suggest("t1")
     assignments.complete("t1", None, error=True)
-    assignments.explain("t1", "The actor died unexpectedly", died=True)
+    assignments.explain("t1", "The actor died unexpectedly", "lost")
     assert assignments.suggest("t2") == lone(one, 2)
     assert [loss["reason"] for loss in desk.state().runs[one].losses] == ["lost"]
     assert (one, "lost") in desk.heard
+
+
+def test_what_a_worker_held_that_was_killed_for_memory_is_tried_again_alone(desk: Desk) -> None:
+    one, two = desk.ids[:2]
+    assignments = desk.assignments(targets={one: 4, two: 4}, pack=2, slots=1)
+    assignments.suggest("t1")
+    assignments.complete("t1", None, error=True)
+    assignments.explain("t1", KILLED, "memory")
+    again = assignments.suggest("t2")
+    assert isinstance(again, dict)
+    assert again["members"] == [[one, 2]]
+    assert assignments.failure is None
+    assert [loss["reason"] for loss in desk.state().runs[two].losses] == ["memory"]
 
 
 def test_a_worker_that_never_came_to_be_ends_the_sweep(desk: Desk) -> None:
     assignments = desk.assignments()
     assignments.suggest("t1")
     assignments.complete("t1", None, error=True)
-    assignments.explain("t1", "Traceback\nModuleNotFoundError: No module named 'torch'\n", died=False)
+    assignments.explain("t1", "Traceback\nModuleNotFoundError: No module named 'torch'\n", "released")
     assert (
         assignments.failure == "a worker could not do its work: ModuleNotFoundError: No module named 'torch'"
     )
@@ -63,7 +77,7 @@ def test_a_worker_that_booked_before_it_raised_does_not_end_the_sweep(desk: Desk
     with pytest.raises(RuntimeError):
         desk.pack(suggestion["members"], raising(RuntimeError("a bug"))).step()
     assignments.complete("t1", None, error=True)
-    assignments.explain("t1", "RuntimeError: a bug", died=False)
+    assignments.explain("t1", "RuntimeError: a bug", "released")
     assignments.book()
     assert assignments.failure is None
     assert (one, "failed") in desk.heard

@@ -139,11 +139,13 @@ GRID = {"name": "fake", "ranks": [1, 2, 3], "seeds": 1, "steps": 400, "every": 2
 
 @pytest.mark.slow
 def test_a_run_and_then_the_sweep_are_ended_while_it_goes_on(workplace: Workplace) -> None:
-    started = workplace.start(**GRID, max_concurrent=1)
+    hold = workplace.folder / "hold"
+    started = workplace.start(**GRID, max_concurrent=1, hold=str(hold))
     first = eventually(
         lambda: next((each[1] for each in workplace.witnessed() if each[0] == "step"), None),
         "a run makes steps",
     )
+    hold.touch()  # neither ends by itself before it is told to
     stopping = ("-m", "sweeps", "stop")
     asked = workplace.run(*stopping, first, "--results", "results")
     assert asked.process.returncode == 0, asked.output

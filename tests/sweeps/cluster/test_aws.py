@@ -20,7 +20,7 @@ from tests.sweeps.conftest import eventually
 
 WHY_NOT = missing() or (None if importlib.util.find_spec("moto") else "EC2 needs moto, of the extra `test`")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
-GRID = ("--ranks", "1,2,4", "--seeds", "4", "--steps", "600")  # the sweep outlives the coming of a new worker
+GRID = ("--ranks", "1,2,4", "--seeds", "4", "--steps", "300")  # the sweep outlives the coming of a new worker
 RUNS = 12
 MACHINES = 8
 """A head and workers; moto gives each instance the next address."""

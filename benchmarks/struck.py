@@ -37,7 +37,6 @@ class Command:
         place.mkdir()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment |= {"HOME": str(place), "RAY_TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
-        environment["RAY_worker_niceness"] = "0"  # at Ray's 15, workers on a busy machine get no turn
         arguments = [str(results), str(witness), name]
         with open(self.log, "w", encoding="utf-8") as file:
             self.process = psutil.Popen(

@@ -131,8 +131,9 @@ def session(address: str | None) -> Iterator[Session]:
     To be used in the main thread. The environment is put back at the end.
 
     Raises:
-        SessionError: Ray would not start, or not let us in.
+        SessionError: there is no place for its files, or Ray would not start, or not let us in.
     """
+    folder = _folder(os.environ.get("RAY_TMPDIR", "/tmp"))
     before = dict(os.environ)
     own = address is None
     os.environ.update(QUIET)
@@ -140,7 +141,7 @@ def session(address: str | None) -> Iterator[Session]:
     if own:  # Ray asks for a token by default: one of our own, instead of one in the user's home
         os.environ["RAY_AUTH_TOKEN"] = _token()
         os.environ.pop("RAY_ADDRESS", None)
-    folder = Path(tempfile.mkdtemp(prefix="mtbert-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))
+        os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 they get no turn on a busy machine
     try:
         (folder / "shared").mkdir()
         with _interrupts_wait():
@@ -151,6 +152,17 @@ def session(address: str | None) -> Iterator[Session]:
             _disconnect(folder)
         os.environ.clear()
         os.environ.update(before)
+
+
+def _folder(parent: str) -> Path:
+    """A new folder for this session; what is missing above it is made, as Ray does it."""
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="mtbert-", dir=parent))
+    except OSError as error:
+        raise SessionError(
+            f"RAY_TMPDIR: no folder can be made in {parent!r} ({error.strerror}); expected one to write to"
+        ) from error
 
 
 @contextmanager

@@ -155,7 +155,6 @@ def _workplace(folder: Path, ray_folder: Path) -> Iterator[Workplace]:
         "HOME": str(folder),
         "RAY_TMPDIR": str(ray_folder),
         "PYTHONPATH": str(ROOT),
-        "RAY_worker_niceness": "0",  # at Ray's 15, workers on a busy machine get no turn for minutes
     }
     place = Workplace(folder, environment, [])
     yield place

@@ -90,7 +90,11 @@ def node(workplace: Workplace, *given: str) -> Iterator[psutil.Process]:
 @contextmanager
 def started_head(workplace: Workplace, *given: str) -> Iterator[str]:
     """A head without a dashboard; its address file lies in RAY_TMPDIR."""
-    workplace.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    workplace.environment |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
     file = os.path.join(workplace.environment["RAY_TMPDIR"], "ray", "ray_current_cluster")
     with node(workplace, "--head", "--port=0", "--include-dashboard=false", *given):
         eventually(lambda: os.path.exists(file) and running_ray(None, workplace.environment), "Ray starts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mtbert.records import Ended
 from mtbert.run import Run
 from mtbert.schema import ConfigError
 from sweeps.publish import LoadedMaterial
-from sweeps.session import session
+from sweeps.session import SessionError, session
 
 PROBE = {"training": {"steps": 4, "dropout": {"backbone": 0.0}}}
 
@@ -58,12 +59,47 @@ def test_where_the_folder_is_not_there_a_worker_keeps_its_features_to_itself(
     assert not elsewhere.exists()
 
 
-def test_what_workers_share_ends_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that connect to nothing."""
     connect: Callable[..., None] = lambda *_: None  # noqa: E731
     monkeypatch.setattr("sweeps.session._connect", connect)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_what_workers_share_ends_with_the_session() -> None:
     with session("127.0.0.1:1") as found:
         (found.shared / "features").write_bytes(b"\0")
     assert not found.folder.exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_workers_of_a_ray_of_our_own_get_their_turns_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    niceness = "RAY_worker_niceness"
+    monkeypatch.delenv(niceness, raising=False)
+    with session(None):
+        assert os.environ[niceness] == "0"
+    monkeypatch.setenv(niceness, "19")
+    with session(None):
+        assert os.environ[niceness] == "19"
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_missing_folder_for_ray_is_made_and_what_is_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new" / "folder"))
+    with session("127.0.0.1:1") as found:
+        assert found.folder.parent == tmp_path / "new" / "folder"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    refused = pytest.raises(
+        SessionError, match=r"RAY_TMPDIR: no folder can be made in '.*file' \(File exists\)"
+    )
+    with refused, session("127.0.0.1:1"):
+        pass
 
 
 def test_parameters_are_counted_over_the_tasks_that_are_trained(material: LoadedMaterial) -> None:

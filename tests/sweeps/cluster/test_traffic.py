@@ -25,7 +25,7 @@ def received(cluster: Cluster) -> dict[str, int]:
 def brought(cluster: Cluster, results: str, ranks: str) -> dict[str, int]:
     """Bytes that a sweep brought to each worker."""
     before = received(cluster)
-    flags = f"--model {MODEL} --ranks {ranks} --seeds 2 --steps 2"
+    flags = f"--model {MODEL} --ranks {ranks} --seeds 1 --steps 2"
     cluster.hosts.run(*cluster.sweep(results, *flags.split()))
     runs = cluster.state(results).runs.values()
     assert {(run.ended or {})["host"] for run in runs} == {"w1", "w2"}
@@ -36,7 +36,7 @@ def brought(cluster: Cluster, results: str, ranks: str) -> dict[str, int]:
 
 def test_weights_cross_the_wire_once_for_each_node_and_sweep(cluster: Cluster) -> None:
     weights = sum(file.stat().st_size for file in MODEL.glob("*.safetensors"))
-    few, many = brought(cluster, "few", "1,2"), brought(cluster, "many", "1,2,3,4,6,8")
+    few, many = brought(cluster, "few", "1,2"), brought(cluster, "many", "1,2,3,4,5,6")
     for name in few:
         assert weights <= few[name] < 1.3 * weights
         assert many[name] - few[name] < 0.1 * weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -37,7 +36,7 @@ def local(hosts: Hosts, head: str, workers: Sequence[str]) -> dict[str, Any]:
 def shipped(name: str, hosts: Hosts) -> dict[str, Any]:
     """A shipped file for small hosts that take the tests' key, and have what they run from already."""
     config: dict[str, Any] = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
-    config["cluster_name"] = f"test-{os.getpid()}"
+    config["cluster_name"] = f"test-{hosts.folder.name}"  # by which ray up keeps its connections apart
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
     installed = "grep -q PYTHONPATH ~/.bashrc || echo 'export PYTHONPATH=$HOME/mtbert' >> ~/.bashrc"
     config["setup_commands"] = [each for each in config["setup_commands"] if "RAY_AUTH_MODE" in each]

@@ -31,6 +31,8 @@ from sweeps.trainable import Pack, Shared, SweepError
 
 ROUNDS_ALLOWED = 3
 GOODBYE_SECONDS = 5.0
+LOW = "running low on memory"
+"""In whatever Ray says of its memory monitor's kills."""
 KILLED = "Ray's memory monitor killed what ran on this node"
 QUEUE = 200  # trials that Tune may hold; what is really given out is counted by the assignments
 
@@ -274,7 +276,7 @@ def end_of(trial: Trial) -> tuple[str, Reason]:
         error = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         return str(error), "lost" if is_death(error) else "released"
     text = Path(trial.error_file).read_text(encoding="utf-8")
-    return (KILLED, "memory") if "running low on memory" in text else (text, "released")
+    return (KILLED, "memory") if LOW in text else (text, "released")
 
 
 def is_death(error: BaseException) -> bool:
@@ -286,7 +288,7 @@ def _was_memory(error: BaseException) -> bool:
     """Whether Ray's memory monitor is what ended Tune, somewhere down the chain of causes."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ray.exceptions.OutOfMemoryError) or "OutOfMemoryError" in str(seen):
+        if LOW in str(seen):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

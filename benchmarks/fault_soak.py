@@ -264,7 +264,7 @@ def workplace() -> Iterator[tuple[Path, Path | None]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a line for each fault, and the table; returns 1 where anything was lost."""
+    """Prints a line for each fault, and the table; returns 1 where anything was lost, or no run completed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -286,9 +286,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             soak.close()
         print(f"\nRuns: {own_faults(soak.results)}\n")
+        completed = any(run.status == "completed" for run in read(soak.results).runs.values())
         print(summary(soak.tallies))
         print(f"\n{describe_machine(['ray', 'optuna'])}")
-    return int(any(tally.harm for tally in soak.tallies.values()))
+    if not completed:
+        print("No run was completed: the table shows nothing.")
+    return int(not completed or any(tally.harm for tally in soak.tallies.values()))
 
 
 if __name__ == "__main__":

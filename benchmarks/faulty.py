@@ -88,6 +88,9 @@ class CountingTrainer:
     def checkpoint(self, run_id: str) -> bytes:
         return json.dumps({"run_id": run_id, "step": self._runs[run_id].step}).encode()
 
+    def memory(self) -> None:
+        """There is no GPU that it could take memory of."""
+
     def advance(self, seconds: float) -> Sequence[Event]:
         """Steps until a member has something to say."""
         deadline = time.monotonic() + seconds

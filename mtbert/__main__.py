@@ -187,19 +187,10 @@ def _trained(arguments: argparse.Namespace) -> tuple[Run, Inputs, TrainedModel, 
     from mtbert.inference import TrainedModel
     from mtbert.weights import load_base
 
-    runs = read(arguments.results).runs
-    found = [run_id for run_id in runs if run_id.startswith(arguments.run)]
-    if len(found) != 1:
-        hint = (
-            f"it fits {', '.join(found[:5])}"
-            if found
-            else f"python -m analysis runs {arguments.results} lists them"
-        )
-        raise ConfigError(f"run {arguments.run!r}: expected the id of one run in {arguments.results}; {hint}")
-    record = runs[found[0]].run
-    run = Run.from_json(record)
-    inputs = parse_inputs({**record.get("inputs", {}), **given_inputs(arguments)})
-    weights = read_weights(arguments.results, runs[found[0]])
+    found = read(arguments.results).find(arguments.run)
+    run = Run.from_json(found.run)
+    inputs = parse_inputs({**found.run.get("inputs", {}), **given_inputs(arguments)})
+    weights = read_weights(arguments.results, found)
     base = load_base(inputs.model)
     model = TrainedModel(base, run, weights, inputs.dataset().tasks, arguments.device)
     return run, inputs, model, base

@@ -299,7 +299,10 @@ class Trainer:
             value = compared.get(keep, {}).get(member.tasks[keep].metric)
         best = member.best
         better = best is None or (value is not None and (best.value is None or value > best.value))
-        member.evaluations_without_better = 0 if better else member.evaluations_without_better + 1
+        if better:
+            member.evaluations_without_better = 0
+        elif value is not None:  # what is undefined, as before a task is reached, compares nothing
+            member.evaluations_without_better += 1
         nothing_to_compare = best is not None and best.value is None and value is None
         if not better and not nothing_to_compare:  # as with keep: last, which compares nothing
             return

@@ -47,6 +47,10 @@ class Parameter:
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
+        conditions = {name: tuple(map(_read, given)) for name, given in self.when.items()}
+        object.__setattr__(self, "when", conditions)
+        if self.choices is not None:
+            object.__setattr__(self, "choices", tuple(map(_read, self.choices)))
         if self.choices is None:
             self._check_range()
             return
@@ -248,6 +252,17 @@ def _number(name: str, value: Any) -> int | float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ConfigError(f".{name}: expected a finite number, got {value!r}")
+    return value
+
+
+def _read(value: Any) -> Any:
+    """A choice as the configuration has it: of YAML's texts 1e-3 is a number, and none of them a name."""
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
     return value
 
 

@@ -82,6 +82,19 @@ def test_a_run_ends_after_as_many_evaluations_without_a_better_one(
     assert (end["status"], end["step"], end["kept_step"]) == ("completed", last, 2)
 
 
+def test_patience_does_not_run_out_while_there_is_nothing_to_compare(
+    backbone: Backbone, data: TokenisedData
+) -> None:
+    events = trained(
+        data,
+        backbone,
+        training={"tasks": ["sst"], "steps": 8},  # so that no score is defined
+        evaluation={"every": 1, "patience": 2, "train_limit": 0},
+    )
+    assert all(record["score"] is None for record in toys.evaluations(events))
+    assert steps_of(events) == list(range(1, 9))
+
+
 def test_patience_starts_again_at_each_better_evaluation(backbone: Backbone, data: TokenisedData) -> None:
     training = {"steps": 24, "learning_rate": {"adapters": 0.05, "heads": 0.05}, "decay": "constant"}
 

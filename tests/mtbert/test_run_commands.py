@@ -78,7 +78,21 @@ def test_a_run_that_is_not_there_is_told(
     command: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, "zzz", "--results", str(place / "results")]) == 2
-    assert "run 'zzz': expected the id of one run in" in capsys.readouterr().err
+    assert "no run whose id begins with 'zzz'; known are " in capsys.readouterr().err
+
+
+def test_a_whole_id_is_its_run_s_though_others_begin_with_it(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    given = [str(place / "short.yaml"), "--data", str(place / "data"), "--results", str(results)]
+    for seed in ("1", "10"):
+        assert main(["train", *given, "--seed", seed]) == 0
+    first, second = sorted(read(results).runs)
+    assert second.startswith(first)
+    assert main(["evaluate", first, "--results", str(results)]) == 0
+    assert main(["evaluate", first[:6], "--results", str(results)]) == 2
+    assert "2 runs have an id that begins with" in capsys.readouterr().err
 
 
 def test_what_can_be_asked_of_a_pruned_run_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

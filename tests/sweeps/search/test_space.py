@@ -84,6 +84,15 @@ def test_a_configuration_is_read_back_however_it_was_written() -> None:
     assert point_of(space, BASE, configuration) == {"low_rank.targets": ["all_linear"], "low_rank.alpha": 8}
 
 
+def test_a_choice_that_yaml_reads_as_text_is_the_number_that_it_says() -> None:
+    """YAML takes 1e-3, without a point, for text."""
+    rates = {"choices": ["1e-3", "1e-2"]}
+    space = parse_space({"training.learning_rate.adapters": rates, "training.learning_rate.heads": "1e-3"})
+    for point in sampled(space, 0, 4):
+        assert point_of(space, BASE, configuration_at(BASE, point)) == point
+    assert space.parameters["training.learning_rate.adapters"].choices == (1e-3, 1e-2)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

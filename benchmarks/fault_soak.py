@@ -236,13 +236,13 @@ class Soak:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def own_faults(results: Path) -> str:
+def own_faults(results: Path) -> Counter[str]:
     """How many runs came to which end: some configurations have faults of their own."""
     ends: Counter[str] = Counter()
     for run in read(results).runs.values():
         kind = ((run.ended or {}).get("error") or {}).get("kind")
         ends[f"{run.status}: {kind}" if kind else str(run.status)] += 1
-    return ", ".join(f"{count} {name}" for name, count in sorted(ends.items()))
+    return ends
 
 
 @contextmanager
@@ -285,13 +285,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             soak.finish()
         finally:
             soak.close()
-        print(f"\nRuns: {own_faults(soak.results)}\n")
-        completed = any(run.status == "completed" for run in read(soak.results).runs.values())
+        ends = own_faults(soak.results)
+        print(f"\nRuns: {', '.join(f'{count} {name}' for name, count in sorted(ends.items()))}\n")
         print(summary(soak.tallies))
         print(f"\n{describe_machine(['ray', 'optuna'])}")
-    if not completed:
+    if not ends["completed"]:
         print("No run was completed: the table shows nothing.")
-    return int(not completed or any(tally.harm for tally in soak.tallies.values()))
+    return int(not ends["completed"] or any(tally.harm for tally in soak.tallies.values()))
 
 
 if __name__ == "__main__":

@@ -299,12 +299,11 @@ class Trainer:
             value = compared.get(keep, {}).get(member.tasks[keep].metric)
         best = member.best
         better = best is None or (value is not None and (best.value is None or value > best.value))
-        if better:
-            member.evaluations_without_better = 0
-        elif value is not None:  # what is undefined, as before a task is reached, compares nothing
-            member.evaluations_without_better += 1
         nothing_to_compare = best is not None and best.value is None and value is None
-        if not better and not nothing_to_compare:  # as with keep: last, which compares nothing
+        if better or nothing_to_compare:  # as before a task is reached, or with keep: last
+            member.evaluations_without_better = 0
+        else:
+            member.evaluations_without_better += 1
             return
         columns = columns_of(whole, self._data, "dev") if whole else {}
         state = {name: tensor.cpu() for name, tensor in group.state_of(member.run.run_id).items()}

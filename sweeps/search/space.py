@@ -47,13 +47,12 @@ class Parameter:
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
-        conditions = {name: tuple(map(_read, given)) for name, given in self.when.items()}
+        conditions = {name: tuple(map(_untexted, given)) for name, given in self.when.items()}
         object.__setattr__(self, "when", conditions)
-        if self.choices is not None:
-            object.__setattr__(self, "choices", tuple(map(_read, self.choices)))
         if self.choices is None:
             self._check_range()
             return
+        object.__setattr__(self, "choices", tuple(map(_untexted, self.choices)))
         if (self.low, self.high, self.step, self.log) != (None, None, None, False):
             raise ConfigError(".choices: expected either choices or a range of numbers, got both")
         if not self.choices:
@@ -242,28 +241,26 @@ def places(name: str) -> list[str]:
 
 
 def _number(name: str, value: Any) -> int | float | None:
-    """A bound as YAML gives it, which reads 1e-3, without a point, as text."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ConfigError(f".{name}: expected a number, got {value!r}") from None
+    """A bound, which is a finite number if it is given."""
+    value = _untexted(value)
     if value is None:
         return None
+    if isinstance(value, str):
+        raise ConfigError(f".{name}: expected a number, got {value!r}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ConfigError(f".{name}: expected a finite number, got {value!r}")
     return value
 
 
-def _read(value: Any) -> Any:
-    """A choice as the configuration has it: of YAML's texts 1e-3 is a number, and none of them a name."""
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) else value
-    return value
+def _untexted(value: Any) -> Any:
+    """A value as the configuration has it: YAML reads 1e-3, without a point, as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return number if math.isfinite(number) else value
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -184,13 +185,24 @@ def full(disk: Path) -> Iterator[None]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """A folder in which nothing can be made, renamed or deleted; what is open stays open."""
-    mount("--bind", str(folder), str(folder))
+    """A folder in which nothing can be made, renamed or deleted; what is open stays open.
+
+    It is made read-only under another name and laid over the folder as it is then: a mount over the folder
+    that became read-only afterwards would be busy whenever something was opened for writing in between.
+    """
+    with tempfile.TemporaryDirectory() as aside, mounted(folder, aside):
+        mount("-o", "remount,ro,bind", aside)
+        with mounted(aside, folder):
+            yield
+
+
+@contextmanager
+def mounted(source: str | Path, target: str | Path) -> Iterator[None]:
+    mount("--bind", str(source), str(target))
     try:
-        mount("-o", "remount,ro,bind", str(folder))
         yield
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        subprocess.run(["umount", "-l", str(target)], check=True)
 
 
 def mount(*arguments: str) -> None:

@@ -27,6 +27,8 @@ from mtbert.run import Run
 from mtbert.schema import ConfigError
 
 if TYPE_CHECKING:
+    from mtbert.bert import BertConfig
+    from mtbert.data.examples import Dataset
     from mtbert.inference import TrainedModel
 
 
@@ -34,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code: 0, 2 bad input, 3 a failed or diverged run, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
+        if getattr(arguments, "device", "cpu") != "cpu":
+            from mtbert.devices import check_device
+
+            check_device(arguments.device)
         result: int = arguments.command(arguments)
     except ValueError as error:  # all that is said to a user is one: configuration, data, model, store
         print(f"error: {error}", file=sys.stderr)
@@ -51,9 +57,10 @@ def params(arguments: argparse.Namespace) -> int:
     from mtbert.weights import published_sizes, read_config, resolve
 
     inputs, configuration = _experiment(arguments)
-    tasks = trained_tasks(configuration, inputs.dataset().tasks)
+    dataset = inputs.dataset()
     config = published_sizes().get(inputs.model) or read_config(resolve(inputs.model))
-    counts = count(configuration, config, tasks)
+    _check(configuration, config, dataset)
+    counts = count(configuration, config, trained_tasks(configuration, dataset.tasks))
     print(f"{'':<10}{'trainable':>14}{'total':>14}")
     for part, (trainable, total) in counts.parts.items():
         print(f"{part:<10}{trainable:>14,}{total:>14,}")
@@ -75,6 +82,7 @@ def train(arguments: argparse.Namespace) -> int:
     base, dataset = load_base(inputs.model), inputs.dataset()
     for notice in dataset.notices:
         print(notice)
+    _check(configuration, base.config, dataset)
     run = Run(configuration, arguments.seed, dataset.fingerprint, base.fingerprint)
     data = tokenise(dataset, base.tokenizer(), splits=("train", "dev"))
     with Writer(arguments.results) as writer:
@@ -90,6 +98,15 @@ def train(arguments: argparse.Namespace) -> int:
         ended = writer.refresh().runs[run.run_id].ended
     assert ended is not None
     return say_ending(run, ended, arguments.results)
+
+
+def _check(configuration: Configuration, config: BertConfig, dataset: Dataset) -> None:
+    """Refuses what cannot be trained on this data over this model before anything is begun."""
+    from mtbert.member import check
+    from mtbert.schedules import total_steps
+
+    total_steps(configuration, {task: len(dataset.examples[task, "train"]) for task in dataset.tasks}, 0)
+    check(configuration, config, dataset.tasks)
 
 
 def _advance(writer: Any, run: Run, attempt: int, base: Any, data: Any, device: str) -> None:
@@ -152,9 +169,14 @@ def predict(arguments: argparse.Namespace) -> int:
     run, inputs, model, base = _trained(arguments)
     if arguments.text is not None:
         return _answer(model, arguments)
+    if arguments.second is not None:
+        raise ConfigError("--second: expected --text beside it, got none")
     dataset = inputs.dataset()
     data = tokenise(dataset, base.tokenizer())
-    written = write_test_predictions(Path(arguments.out), model, data)
+    try:
+        written = write_test_predictions(Path(arguments.out), model, data)
+    except OSError as error:
+        raise ConfigError(f"--out {arguments.out}: cannot be written: {error.strerror}") from None
     for name, path in written.items():
         print(f"{path}: {len(data.splits[name, 'test'].ids):,} predictions of run {run.run_id}")
     if not written:

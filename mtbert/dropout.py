@@ -14,7 +14,8 @@ from torch import Tensor
 from mtbert import kernels
 from mtbert.attention import Rectangle
 from mtbert.devices import put
-from mtbert.draws import column_keys, keep_factors, key64, mix32, row_keys, threshold16
+from mtbert.draws import key64, row_keys, threshold16
+from mtbert.tensor_draws import column_keys, keep_factors, mix32
 from mtbert.tokens import TokenBatch
 
 if TYPE_CHECKING:

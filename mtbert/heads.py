@@ -9,13 +9,13 @@ from torch import Tensor
 
 from mtbert.adapters.base import Admitted, Shapes, SlotLinear
 from mtbert.configuration import Configuration, Pairs, Part
-from mtbert.draws import torch_generator
 from mtbert.head_functions import HeadInput, head_outputs, head_shapes
 from mtbert.hooks import Site
 from mtbert.schema import ConfigError
 from mtbert.slots import Extent, SlotView, Stack, State
 from mtbert.tasks import Task
 from mtbert.techniques import CompressedHead, LinearHead, ProjectedHead, ReLUCosineHead
+from mtbert.tensor_draws import torch_generator
 
 INITIAL_SPREAD = 0.02  # standard deviation, as BERT's own (Devlin et al. 2019)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mtbert import heads
 from mtbert.adapters.base import Admitted
-from mtbert.adapters.low_rank import trained_backbone
 from mtbert.batches import Request, assemble
 from mtbert.bert import Backbone
 from mtbert.checkpoint import unpack_tensors
@@ -28,6 +27,7 @@ from mtbert.run import Run
 from mtbert.schema import ConfigError
 from mtbert.slots import State
 from mtbert.tasks import Task
+from mtbert.techniques import Orthogonal
 
 if TYPE_CHECKING:
     from mtbert.weights import BaseModel
@@ -41,20 +41,23 @@ class TrainedModel:
     ) -> None:
         """
         Raises:
-            ConfigError: the base model is not the one that the run was trained over.
+            ConfigError: the base model is not the one that the run was trained over; orthogonal adapters, and
+                tasks among which one of those is missing that share their basis.
         """
         if run.model != base.fingerprint:
             raise ConfigError(
                 f"--model {base.name}: its fingerprint is {base.fingerprint}, run {run.run_id} was trained "
                 f"over {run.model}; name that model"
             )
-        state, _ = unpack_tensors(weights)
+        state, facts = unpack_tensors(weights)
+        tasks = _in_place(run, facts.get("tasks"), tasks)
         self.tasks = known_tasks(run.configuration, state, tasks, base.config.hidden_size)
         backbone = Backbone.from_arrays(base.config, base.arrays, run.configuration.precision, device)
         if run.configuration.backbone == "trained":
             backbone = backbone.trainable_copy().requires_grad_(False)
-            for name in trained_backbone(run.configuration, base.config, self.tasks):
-                backbone.get_parameter(name).data.copy_(state[f"backbone.{name}"])
+            for name, value in state.items():
+                if name.startswith("backbone."):
+                    backbone.get_parameter(name.removeprefix("backbone.")).data.copy_(value)
             backbone.pack()
         state = {name: value.to(device) for name, value in state.items()}
         self._pack = Pack(backbone, [Admitted(0, run.configuration, tuple(self.tasks), state)], tasks, device)
@@ -112,6 +115,23 @@ class TrainedModel:
         return found
 
 
+def _in_place(run: Run, told: Sequence[str] | None, tasks: Mapping[str, Task]) -> Mapping[str, Task]:
+    """The tasks as the run's own data has them, where the run's adapters hang on a task's place among them.
+
+    Args:
+        told: the tasks of its data in order, as its weights tell; null in weights that do not.
+    """
+    if told is None or not isinstance(run.configuration.low_rank, Orthogonal):
+        return tasks
+    missing = [name for name in told if name not in tasks]
+    if missing:
+        raise ConfigError(
+            f"--data: run {run.run_id} has orthogonal adapters, whose basis is shared out among the tasks "
+            f"{', '.join(told)}; expected all of them, got data without {', '.join(missing)}"
+        )
+    return {name: tasks[name] for name in told}
+
+
 def known_tasks(
     configuration: Configuration, state: State, tasks: Mapping[str, Task], hidden: int
 ) -> dict[str, Task]:
@@ -142,11 +162,11 @@ def write_student_file(path: Path, ids: Sequence[str], values: np.ndarray, task:
 
 def write_test_predictions(folder: Path, model: TrainedModel, data: TokenisedData) -> dict[str, Path]:
     """A file of predictions for each task that has a test set, in a folder that is made; paths by task."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for name, task in model.tasks.items():
         split = data.splits.get((name, "test"))
         if split is not None and len(split.ids):
+            folder.mkdir(parents=True, exist_ok=True)
             written[name] = folder / f"{name}-test-output.csv"
             write_student_file(written[name], split.ids, model.predict(data, name, "test").values, task)
     return written

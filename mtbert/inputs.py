@@ -75,8 +75,10 @@ def read_yaml(path: str | Path) -> Any:
     """
     import yaml
 
+    from mtbert import plain_yaml
+
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = plain_yaml.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

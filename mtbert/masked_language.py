@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812 - the name that torch's own docume
 from torch import Tensor, nn
 
 from mtbert.bert import BertConfig, LayerNorm
-from mtbert.draws import torch_generator
 from mtbert.heads import INITIAL_SPREAD
 from mtbert.linear import Linear
+from mtbert.tensor_draws import torch_generator
 from mtbert.weights import ModelError
 
 PREFIX = "cls.predictions."

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mtbert import heads, weighting
+from mtbert.adapters import low_rank
 from mtbert.adapters.places import PLACES
 from mtbert.bert import BertConfig
 from mtbert.configuration import Configuration, Training
+from mtbert.counts import check_training
 from mtbert.run import Run
 from mtbert.schedules import Plan, plan
 from mtbert.schema import ConfigError
@@ -52,7 +54,6 @@ class Member:
         self.stages = self.configuration.stage_list()
         self.plans = [plan(stage, sizes, run.seed, at) for at, stage in enumerate(self.stages)]
         self.tasks = trained_tasks(self.configuration, tasks)
-        check_names(self.configuration, self.tasks)
         self.total_steps = sum(each.steps for each in self.plans)
         self.stage_index = self.position = self.step = 0
         self.tokens = 0
@@ -215,12 +216,36 @@ def initial_state(run: Run, config: BertConfig, tasks: Mapping[str, Task]) -> St
     return state | weighting.initial(configuration, tasks)
 
 
-def check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:
-    """Every task that the configuration names is one that it trains.
+def check(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> None:
+    """What a configuration asks of the data and the model.
+
+    Args:
+        tasks: all of the data's.
 
     Raises:
-        ConfigError: naming the field, the name, and the tasks that are trained.
+        ConfigError: it names a task that it does not train, has nothing to train, or does not fit the model.
     """
+    trained = trained_tasks(configuration, tasks)
+    _check_names(configuration, trained)
+    _check_segments(configuration, config, trained)
+    low_rank.check(configuration, config, tasks, list(trained))
+    check_training(configuration, config, trained)
+
+
+def _check_segments(configuration: Configuration, config: BertConfig, tasks: Mapping[str, Task]) -> None:
+    """A second sentence has a segment of its own, if the configuration says so."""
+    pairs = configuration.pairs
+    if pairs.encoding == "joint" and pairs.segment_ids and config.type_vocab_size < 2:
+        for name, task in tasks.items():
+            if task.sentences == 2:
+                raise ConfigError(
+                    "configuration.pairs.segment_ids: expected false with a model of one segment "
+                    f"(type_vocab_size 1), as {name} has pairs, got true"
+                )
+
+
+def _check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None:
+    """Every task that the configuration names is one that it trains."""
     named = dict(_named_tasks(configuration))
     if configuration.evaluation.keep not in ("score", "unscaled", "last"):
         named["evaluation.keep"] = (configuration.evaluation.keep,)
@@ -234,10 +259,10 @@ def check_names(configuration: Configuration, tasks: Mapping[str, Task]) -> None
 
 def _named_tasks(configuration: Configuration) -> Iterator[tuple[str, Iterable[str]]]:
     """Every field that names tasks, with the names."""
-    low_rank, parallel, smart = configuration.low_rank, configuration.parallel, configuration.smart
+    parallel, smart = configuration.parallel, configuration.smart
     yield "heads.tasks", configuration.heads.tasks
-    if low_rank is not None:
-        yield "low_rank.tasks", low_rank.tasks
+    if configuration.low_rank is not None:
+        yield "low_rank.tasks", configuration.low_rank.tasks
     if parallel is not None:
         yield "parallel.tasks", parallel.tasks or ()
         yield "parallel.task_dropout", parallel.task_dropout

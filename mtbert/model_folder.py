@@ -28,6 +28,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ModelError: the folder has something in it, or cannot be made.
     """
+    if folder.resolve() == Path.cwd():
+        raise ModelError(f"{folder}: is the folder that you are in; name a new one")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         refuse_full(folder)

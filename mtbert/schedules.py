@@ -52,7 +52,8 @@ def plan(stage: Training, sizes: Mapping[str, int], seed: int, index: int) -> Pl
         sizes: training examples by task, in the order of their declaration.
 
     Raises:
-        ConfigError: tasks that the data lacks, or an order that is not one of the stage's tasks.
+        ConfigError: tasks that the data lacks, an order that is not one of the stage's tasks, or a sequential
+            epoch without a step for each of them.
     """
     tasks = _tasks(stage, sizes)
     passes = np.array([-(-sizes[task] // stage.batch_size) for task in tasks])
@@ -138,11 +139,22 @@ def _random_epochs(
 
 
 def _sequential(stage: Training, tasks: tuple[str, ...], passes: np.ndarray, steps: int) -> np.ndarray:
-    """In each epoch a pass over each task in order (report 002); a shorter epoch is shared out likewise."""
+    """In each epoch a pass over each task in order (report 002).
+
+    A shorter epoch is shared out likewise, but each task has a step.
+    """
     order = [tasks.index(task) for task in stage.schedule.order or tasks]
     counts = passes[order]
     if stage.steps_per_epoch is not None:
         edges = np.round(np.cumsum(counts) / counts.sum() * stage.steps_per_epoch).astype(np.int64)
         counts = np.diff(edges, prepend=0)
+        if len(order) > stage.steps_per_epoch:
+            raise ConfigError(
+                f"training.steps_per_epoch: expected at least {len(order)} with a sequential schedule, a "
+                f"step for each task, got {stage.steps_per_epoch}"
+            )
+        while not counts.all():
+            counts[np.argmax(counts)] -= 1
+            counts[np.argmin(counts)] += 1
     epoch = np.repeat(order, counts)
     return np.resize(epoch, steps)

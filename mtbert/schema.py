@@ -134,7 +134,8 @@ def _convert(hint: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> An
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: expected a mapping, got {value!r}")
         return {
-            str(key): _convert(arguments[1], item, f"{where}.{key}", bounds) for key, item in value.items()
+            _key(key, where): _convert(arguments[1], item, f"{where}.{key}", bounds)
+            for key, item in value.items()
         }
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(hint, value, where)  # type: ignore[arg-type]
@@ -149,12 +150,20 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str, bounds: Map
     if len(rest) == 1:
         return _convert(rest[0], value, where, bounds)
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping with a kind, or none, got {value!r}")
+        or_none = ", or none" if type(None) in choices else ""
+        raise ConfigError(f"{where}: expected a mapping with a kind{or_none}, got {value!r}")
     kinds = {typing.get_args(typing.get_type_hints(choice)["kind"])[0]: choice for choice in rest}
     kind = value.get("kind", next(iter(kinds)))
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{where}.kind: expected one of {_spoken(tuple(kinds))}, got {kind!r}")
     return build(kinds[kind], value, where)
+
+
+def _key(key: Any, where: str) -> str:
+    """A mapping's name as text. YAML reads null, yes and no without quotes as no text."""
+    if key is None or isinstance(key, bool):
+        raise ConfigError(f"{where}: expected names, got {key!r}; put a name such as null or yes in quotes")
+    return str(key)
 
 
 def _convert_scalar(hint: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any:

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from mtbert.configuration import Dropout
 from mtbert.devices import put
-from mtbert.draws import key64, normal
+from mtbert.draws import key64
 from mtbert.dropout import token_keys
 from mtbert.losses import divergence
 from mtbert.pack import Pack, PackHooks, TaskOutput
 from mtbert.tasks import Task
 from mtbert.techniques import SMART
+from mtbert.tensor_draws import normal
 from mtbert.tokens import TokenBatch
 
 Penalties = dict[tuple[int, str], Tensor]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from mtbert import plain_yaml
 from mtbert.data.errors import DataError
 from mtbert.schema import ConfigError, build, constrained
 
@@ -197,7 +198,7 @@ def read_tasks(path: Path) -> dict[str, Task]:
         ConfigError: naming the field of a task that cannot be.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = plain_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

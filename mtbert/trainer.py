@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 
-from mtbert.adapters import low_rank
 from mtbert.bert import Backbone
 from mtbert.bregman import has_average
 from mtbert.checkpoint import CheckpointError, pack_tensors, unpack_tensors
 from mtbert.configuration import Pairs
-from mtbert.counts import check_training, count
+from mtbert.counts import count
 from mtbert.data.tokenise import TokenisedData
 from mtbert.evaluation import (
     Predictions,
@@ -36,7 +35,7 @@ from mtbert.evaluation import (
 from mtbert.features import FeatureStore
 from mtbert.group import Group
 from mtbert.grouping import group_key, new_group
-from mtbert.member import Best, Member, initial_state, not_finite
+from mtbert.member import Best, Member, check, initial_state, not_finite
 from mtbert.memory import GpuMemory, is_out_of_memory
 from mtbert.records import Ended, Evaluated, Returned
 from mtbert.run import Run
@@ -97,8 +96,7 @@ class Trainer:
         if precision not in self._known_backbones:
             self._known_backbones[precision] = self._backbones(precision)
         backbone = self._known_backbones[precision]
-        low_rank.check(run.configuration, backbone.config, self._data.tasks, list(member.tasks))
-        check_training(run.configuration, backbone.config, member.tasks)
+        check(run.configuration, backbone.config, self._data.tasks)
         state = initial_state(run, backbone.config, member.tasks)
         optimizer: State | None = None
         average: State | None = None
@@ -327,9 +325,13 @@ class Trainer:
             "seconds_startup": member.seconds_startup,
             **surroundings(self._device),
         }
-        weights = b"" if best is None else pack_tensors(best.state, {"run": member.run.as_json()})
+        weights = b"" if best is None else self._weights(member.run, best.state)
         self.remove(member.run.run_id)
         return Ended(member.run.run_id, record, {} if best is None else best.predictions, weights)
+
+    def _weights(self, run: Run, state: State) -> bytes:
+        """A run's weights as they are stored: with the run, and the tasks of its data in their order."""
+        return pack_tensors(state, {"run": run.as_json(), "tasks": list(self._data.tasks)})
 
     def _evaluate_kept(self, group: Group, members: Sequence[Member]) -> None:
         """Evaluate the kept weights on all of dev, of those members where they were not."""

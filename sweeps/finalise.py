@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str], again: str, console: Console) -> int:
     args = _parser().parse_args(given)
+    from mtbert.devices import check_device
+
+    check_device(args.device)
     checked_folder(args.results)
     chosen = winner(args.results, read(args.results), args.sweep)
     _say(console, f"The winner of {args.sweep} by {chosen.objective}: {spoken(chosen.configuration)}")

@@ -126,13 +126,11 @@ class LoadedMaterial:
 
     def count(self, configuration: Configuration) -> Counts:
         """The parameters that the configuration trains, and has; refuses what this model cannot be."""
-        from mtbert.counts import check_training, count
-        from mtbert.member import check_names, trained_tasks
+        from mtbert.counts import count
+        from mtbert.member import check, trained_tasks
 
-        tasks = trained_tasks(configuration, self._dataset.tasks)
-        check_names(configuration, tasks)
-        check_training(configuration, self._base.config, tasks)
-        return count(configuration, self._base.config, tasks)
+        check(configuration, self._base.config, self._dataset.tasks)
+        return count(configuration, self._base.config, trained_tasks(configuration, self._dataset.tasks))
 
     def metrics(self, configuration: Configuration) -> tuple[str, ...]:
         """The names of all that the end of a run says of its tasks: `sst.accuracy`."""

@@ -10,13 +10,13 @@ import torch
 from mtbert.adapters.base import Admitted, Shapes
 from mtbert.bert import BertConfig
 from mtbert.configuration import Configuration, Part
-from mtbert.draws import torch_generator
 from mtbert.heads import head_shape
 from mtbert.hooks import Site
 from mtbert.schema import ConfigError
 from mtbert.slots import Extent, Stack, State
 from mtbert.tasks import Task
 from mtbert.techniques import DoRA, LoRA, LowRank, Orthogonal
+from mtbert.tensor_draws import torch_generator
 
 SHARED = "shared"
 Kind = LoRA | DoRA | Orthogonal

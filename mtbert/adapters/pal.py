@@ -20,13 +20,13 @@ from mtbert.adapters.base import Admitted, Shapes, master_type, size
 from mtbert.attention import AttentionView, attention
 from mtbert.bert import Backbone, BertConfig
 from mtbert.configuration import Configuration, Part
-from mtbert.draws import torch_generator
 from mtbert.heads import INITIAL_SPREAD
 from mtbert.hooks import Rows, Site
 from mtbert.schema import ConfigError
 from mtbert.slots import Extent, SlotView, Stack, State
 from mtbert.tasks import Task
 from mtbert.techniques import PAL, PALForm
+from mtbert.tensor_draws import torch_generator
 from mtbert.tokens import TokenBatch
 
 

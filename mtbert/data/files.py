@@ -126,6 +126,12 @@ def _records(source: Source, lines: list[str]) -> Iterator[_Record]:
         except StopIteration:
             return
         except csv.Error as error:
+            opened = source.task.quoted and '"' in lines[first_line - 1]
+            if str(error).startswith("field larger") and not opened:
+                raise DataError(
+                    f"{source.name}, line {first_line}: a field of more than {csv.field_size_limit():,} "
+                    "characters; expected a sentence: cut it"
+                ) from None
             raise DataError(
                 f"{source.name}, line {first_line}: a quotation mark that begins a field is not closed as it "
                 f"should be (noticed on line {reader.line_num}: {error}); close it, double those within, "

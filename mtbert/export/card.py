@@ -11,6 +11,7 @@ from mtbert.configuration import Configuration
 from mtbert.export.trained import Trained
 from mtbert.export.written import Written
 from mtbert.schema import plain
+from mtbert.tasks import Task
 
 _KINDS = {"lora": "LoRA", "dora": "DoRA", "orthogonal": "orthogonal adaptation"}
 _HUB_METRICS = {"accuracy": "accuracy", "pearson": "pearsonr"}
@@ -56,7 +57,7 @@ def card(trained: Trained, written: Written, standing: Standing) -> str:
         f"Run `{trained.run.run_id}` of mtbert over the base model {_base(trained)}.",
         "\n".join(f"- {note}" for note in (*written.notes, *_precision(trained))),
         f"## Loading it\n\n```python\n{written.code}\n```",
-        f"## Scores\n\n{_scores(standing.measures)}",
+        f"## Scores\n\n{_scores(standing.measures, trained.tasks)}",
         f"## Where it comes from\n\n{_origin(trained, standing)}",
         f"## Configuration\n\nWhat is not named is at its default.\n\n```yaml\n{_configuration(trained)}```",
     ]
@@ -123,14 +124,20 @@ def _precision(trained: Trained) -> list[str]:
     return [f"Trained in {precision}; what is here is float32, whose outputs differ by that rounding."]
 
 
-def _scores(measures: Sequence[Measure]) -> str:
+def _entering(tasks: Mapping[str, Task]) -> str:
+    """How metrics enter the score that do not as they are."""
+    halved = [f"{name}'s {task.metric} x" for name, task in tasks.items() if task.score == "half_up"]
+    return f", {' and '.join(halved)} entering as (1 + x)/2" if halved else ""
+
+
+def _scores(measures: Sequence[Measure], tasks: Mapping[str, Task]) -> str:
     lines = ["| split | metric | this run | over seeds |", "|---|---|---|---|"]
     lines += [f"| {each.split} | {each.name} | {_number(each.own)} | {_over(each)} |" for each in measures]
     lines += [
         "",
         "± is the 95% interval of the mean over seeds by Student's t. The score is the mean over the tasks "
-        "of each one's metric, a correlation r entering as (1 + r)/2. Dev also chose the step that is kept "
-        "and, in a sweep, the configuration: its figures are a little too good for that.",
+        f"of each one's metric{_entering(tasks)}. Dev also chose the step that is kept and, in a sweep, the "
+        "configuration: its figures are a little too good for that.",
     ]
     return "\n".join(lines)
 

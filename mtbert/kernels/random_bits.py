@@ -1,4 +1,4 @@
-"""The random bits of `mtbert.draws`, within a kernel."""
+"""The random bits of `mtbert.tensor_draws`, within a kernel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def mixed(keys):
-    """`draws.mix32` of uint32 keys."""
+    """`tensor_draws.mix32` of uint32 keys."""
     keys = keys * 0x21F0AAAD
     keys = keys ^ (keys >> 15)
     keys = keys * 0x735A2D97
@@ -17,7 +17,7 @@ def mixed(keys):
 
 @triton.jit
 def kept(pairs, columns, dropped):
-    """Where `draws.keep_factors` keeps an entry.
+    """Where `tensor_draws.keep_factors` keeps an entry.
 
     Args:
         pairs: uint32, the mixed bits of the pair of columns that each entry is in.

@@ -56,7 +56,8 @@ def _shortened(stage: Training, sizes: Mapping[str, int], factor: float) -> tupl
     epoch = _steps_per_epoch(stage, tasks, sizes)
     if stage.steps is not None:
         steps = max(min(stage.steps, FEWEST), round(stage.steps * factor))
-        return {"steps": steps, "steps_per_epoch": max(1, round(epoch * factor))}, 1.0
+        fewest = len(tasks) if stage.schedule.kind == "sequential" else 1
+        return {"steps": steps, "steps_per_epoch": max(fewest, round(epoch * factor))}, 1.0
     epochs = stage.epochs or 3
     steps = max(min(FEWEST, round(epochs * epoch)), round(epochs * epoch * factor))
     left = min(epochs, max(1, steps // len(tasks)))

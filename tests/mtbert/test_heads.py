@@ -16,7 +16,6 @@ from mtbert.checkpoint import unpack_tensors
 from mtbert.configuration import Configuration, Dropout, parse
 from mtbert.counts import count
 from mtbert.data.tokenise import TokenisedData
-from mtbert.draws import torch_generator
 from mtbert.dropout import step_key
 from mtbert.head_functions import HeadInput, cosine, head_outputs
 from mtbert.hooks import UNALTERED
@@ -26,6 +25,7 @@ from mtbert.run import Run
 from mtbert.schema import ConfigError
 from mtbert.slots import State
 from mtbert.techniques import ReLUCosineHead
+from mtbert.tensor_draws import torch_generator
 from mtbert.weights import BaseModel
 from tests.mtbert import toys
 from tests.mtbert.adapters.contract import (

@@ -72,6 +72,31 @@ def test_another_base_model_is_refused_by_both_fingerprints(data: TokenisedData)
     assert "toy model" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["orthogonal", "orthogonal on the last task alone"])
+def test_orthogonal_adapters_stay_with_their_tasks_whatever_the_data_s_order(
+    name: str, data: TokenisedData
+) -> None:
+    run = toys.run(**CASES[name])
+    model, end = model_of(run, data)
+    more = {"more": data.tasks["sst"], **dict(reversed(data.tasks.items()))}
+    again = TrainedModel(BASE, run, end.weights, more)
+    for task in model.tasks:
+        found = again.predict(data, task, "dev").values
+        assert np.array_equal(found, model.predict(data, task, "dev").values)
+    fewer = {task: of for task, of in data.tasks.items() if task != "para"}
+    with pytest.raises(ConfigError, match=r"tasks sst, para, sts; expected all of them, got .* para"):
+        TrainedModel(BASE, run, end.weights, fewer)
+
+
+def test_a_trained_backbone_is_whole_on_data_of_fewer_tasks(data: TokenisedData) -> None:
+    of_sst = toys.lora(sharing="per_task", targets=["query"], tasks={"sst": {"targets": ["key"]}})
+    run = toys.run(backbone="trained", low_rank=of_sst)
+    model, end = model_of(run, data)
+    fewer = TrainedModel(BASE, run, end.weights, {"para": data.tasks["para"]})
+    found = fewer.predict(data, "para", "dev").values
+    assert np.array_equal(found, model.predict(data, "para", "dev").values)
+
+
 def test_examples_without_labels_are_predicted_and_not_evaluated(data: TokenisedData) -> None:
     model, _ = model_of(toys.run(), data)
     splits = dict(data.splits)

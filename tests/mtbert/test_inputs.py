@@ -24,6 +24,16 @@ def test_limits_are_of_every_task_or_of_each(text: str, expected: dict[str, int]
     assert parse_limit(text) == expected
 
 
+def test_a_name_that_is_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("training: {steps: 3}\nlow_rank:\n  rank: 2\n  kind: lora\n  rank: 4\n")
+    with pytest.raises(ConfigError, match=r"(?s)not YAML: 'rank' is given twice.*line 5") as caught:
+        read_file(path)
+    assert "expected it once" in str(caught.value)
+    path.write_text("a: &a {steps: 3}\ntraining: {<<: *a, steps: 4}\n")  # laid over is not given twice
+    assert read_file(path)[1]["training"] == {"steps": 4}
+
+
 @pytest.mark.parametrize("text", ["", "many", "sst", "sst=", "sst=ten", "10,20", "sst=1,", "-5", "1.5"])
 def test_a_limit_that_is_none_is_refused_with_what_it_was(text: str) -> None:
     with pytest.raises(ConfigError, match="--limit") as caught:

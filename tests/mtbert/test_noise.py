@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from mtbert import draws
-from mtbert.draws import key64, normal
+from mtbert import tensor_draws
+from mtbert.draws import key64
 from mtbert.dropout import token_keys
+from mtbert.tensor_draws import normal
 from mtbert.tokens import TokenBatch
 
 
@@ -55,6 +56,6 @@ def test_the_noise_is_another_in_every_step_and_seed_and_one_in_both_precisions(
 
 def test_the_rarest_bits_give_finite_noise() -> None:
     bits = torch.tensor([[-(2**31)], [2**31 - 1], [0], [-1]], dtype=torch.int32)
-    exact = draws._uniform(bits, torch.float64)
+    exact = tensor_draws._uniform(bits, torch.float64)
     assert ((exact > 0) & (exact < 1)).all()
-    assert torch.equal(draws._uniform(bits, torch.float32).double(), exact)
+    assert torch.equal(tensor_draws._uniform(bits, torch.float32).double(), exact)

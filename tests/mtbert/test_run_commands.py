@@ -95,6 +95,39 @@ def test_a_whole_id_is_its_run_s_though_others_begin_with_it(
     assert "2 runs have an id that begins with" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--set", "low_rank={kind: orthogonal, rank: 300}"], "low_rank.rank: expected at most 42"),
+        (["--set", "smart={weights: {qqp: 2}}"], "'qqp' is none of the trained tasks"),
+        (["--set", "training.tasks=[qqp]"], "training.tasks: the data has no task 'qqp'"),
+        (["--set", "weighting=none"], "weighting: expected a mapping with a kind, got 'none'"),
+        (["--device", "gpu"], "--device: expected one of this machine, as cpu or cuda, got 'gpu'"),
+    ],
+)
+def test_what_cannot_be_trained_is_not_begun(
+    asked: list[str], said: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(place / "short.yaml"), "--data", str(place / "data")]
+    assert main(["train", *given, *asked, "--results", str(tmp_path / "results")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+    if "--set" in asked:
+        assert main(["params", *given, *asked]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_predictions_without_a_place_or_a_text_are_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["predict", run_of(place), "--results", str(place / "results")]
+    (tmp_path / "file").touch()
+    assert main([*asked, "--out", str(tmp_path / "file")]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main([*asked, "--second", "a good one"]) == 2
+    assert "--second: expected --text beside it, got none" in capsys.readouterr().err
+
+
 def test_what_can_be_asked_of_a_pruned_run_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, run_id = place / "results", run_of(place)
     path = weights_path(results, run_id)

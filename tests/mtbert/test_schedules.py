@@ -214,6 +214,13 @@ def test_tasks_that_the_data_lacks_and_wrong_orders_are_refused() -> None:
         planned(tasks=["sst"], schedule={"kind": "sequential", "order": ["sts", "sst"]})
 
 
+def test_a_short_sequential_epoch_has_a_step_for_each_task() -> None:
+    plan_ = planned(schedule={"kind": "sequential"}, steps_per_epoch=4, steps=8)
+    assert names(plan_) == ["sst", "para", "para", "sts"] * 2
+    with pytest.raises(ConfigError, match=r"steps_per_epoch: expected at least 3 with a seq.*, got 2"):
+        planned(schedule={"kind": "sequential"}, steps_per_epoch=2)
+
+
 def test_the_steps_of_a_run_are_those_of_its_stages() -> None:
     staged = parse(
         {

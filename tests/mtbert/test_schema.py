@@ -96,6 +96,9 @@ def test_nothing_can_be_written_in_two_ways(none: str | None) -> None:
         ({"shape": {"kind": "oval"}}, ["thing.shape.kind", "round, square", "'oval'"]),
         ({"shape": {"side": 2}}, ["thing.shape.side", "no such field"]),  # the first kind where none is named
         ({"shape": "round"}, ["thing.shape", "kind", "'round'"]),
+        ({"shape": {"kind": ["round"]}}, ["thing.shape.kind", "round, square", "['round']"]),
+        ({"weights": {None: 1}}, ["thing.weights", "names", "None", "in quotes"]),
+        ({"weights": {True: 1}}, ["thing.weights", "names", "True", "in quotes"]),
         ({"others": {"a": {"size": 1}}}, ["thing.others.a.size", "no such field", "radius"]),
     ],
 )

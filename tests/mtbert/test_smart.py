@@ -14,11 +14,12 @@ from mtbert import smart
 from mtbert.bert import Backbone
 from mtbert.configuration import parse
 from mtbert.data.tokenise import TokenisedData
-from mtbert.draws import key64, normal
+from mtbert.draws import key64
 from mtbert.dropout import token_keys
 from mtbert.optimizer import owned_by
 from mtbert.pack import Pack, PackHooks, TaskOutput
 from mtbert.schema import ConfigError
+from mtbert.tensor_draws import normal
 from mtbert.tokens import TokenBatch
 from tests.mtbert import toys
 from tests.mtbert.adapters.contract import disturbed, packed

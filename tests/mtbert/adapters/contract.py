@@ -20,7 +20,6 @@ from mtbert.bert import Backbone
 from mtbert.configuration import Configuration, Dropout
 from mtbert.counts import count
 from mtbert.data.tokenise import TokenisedData
-from mtbert.draws import torch_generator
 from mtbert.dropout import step_key
 from mtbert.losses import per_example
 from mtbert.member import initial_state
@@ -28,6 +27,7 @@ from mtbert.optimizer import owned_by
 from mtbert.pack import Pack
 from mtbert.run import Run
 from mtbert.slots import State
+from mtbert.tensor_draws import torch_generator
 from mtbert.tokens import TokenBatch
 from tests.mtbert import toys
 

@@ -251,6 +251,11 @@ def test_a_quotation_mark_left_open_is_refused_by_its_line(swallowing: str, tmp_
     assert "quoted: false" in said
 
 
+def test_a_field_that_is_too_long_is_told_as_such(tmp_path: Path) -> None:
+    said = refusal(reviews(tmp_path, HEADER + "k1\ta\t1\nk2\t" + "long " * 40_000 + "\t2\n"))
+    assert said.startswith(f"{tmp_path / 'train.tsv'}, line 3: a field of more than 131,072 characters")
+
+
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     odd = "k1\ta\u2028b\x0bc\x85d\t1\n"  # what str.splitlines would cut
     said = refusal(reviews(tmp_path, HEADER + odd + 'k2\t"one\n\ntwo"\t1\nk3\tc\t9\n'))

@@ -17,7 +17,6 @@ from mtbert.adapters.low_rank import trained_backbone
 from mtbert.checkpoint import pack_tensors
 from mtbert.configuration import parse
 from mtbert.data.examples import Dataset, Example
-from mtbert.draws import torch_generator
 from mtbert.export.folder import export
 from mtbert.export.forms import Form
 from mtbert.export.trained import Trained
@@ -25,6 +24,7 @@ from mtbert.inference import TrainedModel
 from mtbert.inputs import Inputs
 from mtbert.member import initial_state, trained_tasks
 from mtbert.run import Run
+from mtbert.tensor_draws import torch_generator
 from mtbert.weights import load_base
 from tests.mtbert.toys import TASKS
 

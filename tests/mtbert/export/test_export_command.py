@@ -99,6 +99,7 @@ def test_the_own_folder_s_code_gives_what_the_run_predicted(
         (["{place}/other.yaml", "--to", "peft", "out"], "no completed run in these results; train it first"),
         (["{run}", "--to", "peft", "{place}/data"], "exists and is not empty"),
         (["{run}", "--limit", "5", "--to", "peft", "out"], "its fingerprint is"),
+        (["{run}", "--to", "peft", "."], ".: is the folder that you are in; name a new one"),
     ],
 )
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(

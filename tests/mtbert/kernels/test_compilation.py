@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction, mangle_type
 
 from mtbert.attention import AttentionView
-from mtbert.draws import column_keys
+from mtbert.tensor_draws import column_keys
 from mtbert.dropout import AttentionDropout, Rates
 from mtbert.kernels import attention, dropout
 

@@ -14,10 +14,10 @@ pytest.importorskip("triton", reason="comes with torch's builds for CUDA, and on
 
 from mtbert import attention as plain
 from mtbert.attention import AttentionView
-from mtbert.draws import column_keys, keep_factors
 from mtbert.dropout import AttentionDropout, Rates
 from mtbert.kernels import attention as kernel
 from mtbert.kernels import dropout
+from mtbert.tensor_draws import column_keys, keep_factors
 
 INTERPRETED = not torch.cuda.is_available()
 """By Triton's interpreter, whose products of bfloat16 are wrong."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from analysis.ranking import seconds, value
+from analysis.ranking import RankedConfiguration, ranked, seconds, value
 from analysis.store.errors import StoreError
-from analysis.store.state import RunState
+from analysis.store.state import RunState, State
 
 TRAINABLE, SECONDS = "trainable", "seconds"
 BESIDE = (TRAINABLE, SECONDS, "score")
@@ -54,6 +54,22 @@ class Constraint:
         return seconds(run) if self.name == SECONDS else value(run, self.name)
 
 
+def ranked_within(
+    state: State, sweep: str | None = None, by: str | None = None, lowest_first: bool = False
+) -> list[RankedConfiguration]:
+    """As `ranked`, but what breaks a constraint of the sweep comes after all that keeps them."""
+    rows = ranked(state, sweep, by, lowest_first)
+    texts = () if sweep is None else state.sweep(sweep).declaration.get("constraints") or ()
+    constraints = [parse_constraint(text) for text in texts]
+    if not constraints:
+        return rows
+    judged = [
+        replace(row, breaks=_broken(constraints, [state.runs[each] for each in row.run_ids])) for row in rows
+    ]
+    judged.sort(key=lambda row: bool(row.breaks))
+    return [replace(row, rank=rank) for rank, row in enumerate(judged, 1)]
+
+
 def excesses(constraints: Iterable[Constraint], runs: Iterable[RunState]) -> dict[str, float]:
     """By how much a configuration's completed runs break each constraint in the mean; inf: undefined."""
     completed = [run for run in runs if run.status == "completed"]
@@ -87,6 +103,10 @@ def parse_constraint(text: object) -> Constraint:
     bound = bound / 100 if percent else bound
     share = name == TRAINABLE and bool(percent)
     return Constraint("".join(str(text).split()), name, relation == "<=", bound, share)
+
+
+def _broken(constraints: Iterable[Constraint], runs: Iterable[RunState]) -> tuple[str, ...]:
+    return tuple(text for text, excess in excesses(constraints, runs).items() if excess > 0)
 
 
 def _mean_excess(constraint: Constraint, completed: Sequence[RunState]) -> float:

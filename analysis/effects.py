@@ -103,7 +103,8 @@ def effects_of(
         configurations: beginnings of the ids to compare; all for none.
 
     Raises:
-        StoreError: as for `ranked`; a search; an id that is unknown or not of one configuration alone.
+        StoreError: as for `ranked`; a search; an id that is unknown or not of one configuration alone; none
+            of the runs has a value.
     """
     kind = None if sweep is None else state.sweep(sweep).kind
     if kind == "search":
@@ -117,6 +118,8 @@ def effects_of(
     chosen = _chosen(runs, configurations)
     runs = [run for run in runs if run.config_id in chosen]
     results = [_result(run, found) for run in runs if (found := value(run, by)) is not None]
+    if not results:
+        raise StoreError(f"none of these runs has a {by}: there is nothing to compare")
     named = kind in ("ablation", "list")
     if sweep is not None and named:
         factors = factors_of_points(state.sweep(sweep), results)

@@ -40,6 +40,8 @@ def written(table: pa.Table, style: str) -> bytes:
 
 def save(data: bytes, path: Path) -> None:
     """Writes a file whole or not at all."""
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with told(path, "write"):
         try:

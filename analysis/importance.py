@@ -238,7 +238,7 @@ def _varying(points: Sequence[Mapping[str, Any]], sweep: str, kind: str | None) 
     if kind in ("ablation", "list") or not found:
         raise StoreError(
             f"{sweep!r} ({kind}) has no axes along which its points differ: importance is of a search or a "
-            "grid, and `effects` says what each change did"
+            "grid, and `compare` says what each change did"
         )
     return found
 

@@ -58,13 +58,15 @@ class Leader:
 def leader_of(rows: Sequence[RankedConfiguration], lowest_first: bool = False) -> Leader | None:
     """The first of a ranking, as `ranked` gives it whole, against the others; None where it has no value.
 
+    What breaks a constraint of its sweep is none of these.
+
     Differences are paired where one's seeds are all among the other's, else by Welch. Holm's family is every
     pair of configurations with several runs, not only those with the leader: it leads because it did best,
     and of twenty equal ones with ten seeds the best would otherwise be told apart from another 19% of the
     time instead of 5% (`benchmarks/interval_coverage.py`).
     """
-    valued = [row for row in rows if row.mean is not None]
-    if not valued or rows[0].mean is None:
+    valued = [row for row in rows if row.mean is not None and not row.breaks]
+    if not valued or valued[0] is not rows[0]:
         return None
     leader, *others = valued
     found = {row.config_id: _behind(leader, row, -1 if lowest_first else 1) for row in others}
@@ -83,7 +85,7 @@ def verdict(found: Leader) -> str:
     """Whether the leader is better than the next, by how much, and what would settle it, in a sentence."""
     leader = found.row
     if not found.others:
-        return f"{_named(leader)} is the only configuration with a value"
+        return f"{_named(leader)} is the only configuration that has a value and may be called the best"
     if leader.runs == 1:
         return (
             f"{_named(leader)} is first with a single run, which has no interval: nothing is settled; "
@@ -103,8 +105,13 @@ def _lead(found: Leader, following: RankedConfiguration, behind: Behind) -> str:
             above = f"{_named(following)} is {lead} above it with a single run"
             return f"{_named(found.row)} leads those with several runs; {above}: not settled"
         return f"{_named(found.row)} leads by {lead} {over}, which has a single run: not settled"
-    width = f"{_number(difference.value)} ± {_number(difference.half_width)}"
+    width = f"{_number(abs(difference.value))} ± {_number(difference.half_width)}"
     said = f"{_named(found.row)} leads by {width} {over}"
+    if difference.value < 0:
+        shared = f"on the {behind.paired} seeds that both have"
+        where = shared if behind.paired else "by the runs that have a value"
+        other = _named(following)
+        return f"{_named(found.row)} is first, but {where} {other} is {width} above it: not settled"
     if difference.p is None:
         return f"{said}: not settled, for the seeds show no spread to judge it by"
     if behind.told_apart:

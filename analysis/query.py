@@ -8,7 +8,8 @@ files, no network; and what it creates is gone when it ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -94,7 +95,8 @@ class Sources:
         """The runs of the sweep that is asked for; None where all are."""
         if self.sweep is None:
             return None
-        table = self._source("sweeps").to_table(filter=pc.field("sweep") == self.sweep)
+        with _undamaged(table_path(self.layout, "sweeps")):
+            table = self._source("sweeps").to_table(filter=pc.field("sweep") == self.sweep)
         found = [str(run_id) for run_id in table["run_id"].to_pylist()]
         return found or list(self.state.sweep(self.sweep).points)
 
@@ -110,13 +112,16 @@ class Sources:
             source = source.filter(pc.field("sweep") == self.sweep)
         elif self.run_ids is not None and "run_id" in source.schema.names:
             source = source.filter(pc.field("run_id").isin(pa.array(self.run_ids, pa.string())))
-        return spread(self._with_the_living(source.to_table())) if name == "runs" else source
+        if name != "runs":
+            return source
+        with _undamaged(table_path(self.layout, name)):
+            return spread(self._with_the_living(source.to_table()))
 
     def _source(self, name: str) -> ds.Dataset:
         """The Parquet file, or what it would hold were it made now."""
         path = table_path(self.layout, name)
         if table_stamp(path) == self._stamp:
-            return ds.dataset(path)
+            return _mapped(path)
         runs = self.state.runs_of(self.sweep)
         if name == "runs":
             return ds.dataset(runs_table(self.state, self.sweep))
@@ -151,6 +156,25 @@ def quoted(condition: str, columns: Iterable[str]) -> str:
         return f'"{match[0]}"' if match[0] in dotted else match[0]
 
     return re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|[A-Za-z_]\w*(?:\.\w+)+", replace, condition)
+
+
+def _mapped(path: Path) -> ds.Dataset:
+    """A Parquet file as it is now: what another process puts in its place later is not looked at."""
+    with told(path, "read"), _undamaged(path):
+        form, bytes_of_it = ds.ParquetFileFormat(), pa.memory_map(str(path)).read_buffer()
+        fragment = form.make_fragment(bytes_of_it)  # type: ignore[arg-type]  # the stubs know files alone
+        return ds.FileSystemDataset([fragment], fragment.physical_schema, form)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        said = str(error).splitlines()[0]
+        raise StoreError(f"{path}: damaged ({said}); delete it: it is made anew from the ledger") from error
 
 
 def _dataset(files: list[Path], table_schema: pa.Schema) -> ds.Dataset:

@@ -13,7 +13,8 @@ from analysis.store.errors import StoreError
 from analysis.store.spread import differing, identity
 from analysis.store.state import RunState, State
 
-_BESIDE = ("trainable", "total", "tokens", "seconds_training", "seconds_evaluation", "peak_memory")
+BESIDE = ("score", "trainable", "total", "tokens", "seconds_training", "seconds_evaluation", "peak_memory")
+"""What a run may be judged by beside the metrics of its tasks."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RankedConfiguration:
         fields: by dotted name, those in which the ranked configurations differ from each other.
         run_ids: the runs with a value, best first.
         by_seed: their values.
+        breaks: the constraints of its sweep that it does not keep, as `ranked_within` finds them.
     """
 
     rank: int
@@ -50,6 +52,7 @@ class RankedConfiguration:
     fields: Mapping[str, Any]
     run_ids: tuple[str, ...]
     by_seed: Mapping[int, float]
+    breaks: tuple[str, ...] = ()
 
     @property
     def half_width(self) -> float | None:
@@ -116,7 +119,7 @@ def value(run: RunState, by: str) -> float | None:
     """The value of a completed run; None where it is undefined, and for any other ending."""
     if run.status != "completed" or run.ended is None:
         return None
-    beside = run.ended.get(by) if by == "score" or by in _BESIDE else None
+    beside = run.ended.get(by) if by in BESIDE else None
     found = (run.ended.get("metrics") or {}).get(by, beside)
     return None if found is None or not math.isfinite(found) else float(found)
 
@@ -135,8 +138,8 @@ def cost(run: RunState, of: str) -> float | None:
 def check_metric(runs: Iterable[RunState], by: str) -> None:
     """Raises StoreError where no run knows the metric; names those there are."""
     known = {name for run in runs for name in ((run.ended or {}).get("metrics") or {})}
-    if by != "score" and by not in known and by not in _BESIDE:
-        names = ", ".join(["score", *sorted(known), *_BESIDE])
+    if by not in known and by not in BESIDE:
+        names = ", ".join([*sorted(known), *BESIDE])
         raise StoreError(f"no run has a metric {by!r}; known are {names}")
 
 

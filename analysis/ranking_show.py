@@ -30,6 +30,7 @@ def ranking_table(
         Column("#", [str(row.rank) for row in rows], 0, True),
         Column(by, [_with_interval(row) for row in rows]),
         Column("runs", [_counted(row) for row in rows], 1),
+        *_broken(rows),
         *_behind(rows, leader),
         *(
             Column(
@@ -47,9 +48,10 @@ def ranking_table(
         Column("configuration", [row.config_id for row in rows], 2),
     ]
     title = f"{by}: mean ± half-width of its 95% interval over seeds"
-    return laid_out(
-        columns, width, title if rows else None, None if leader is None else f"\n{verdict(leader)}"
-    )
+    said = None if leader is None else f"\n{verdict(leader)}"
+    if rows and all(row.breaks for row in rows):
+        said = "\nNone keeps every constraint of the sweep, so that none is the best"
+    return laid_out(columns, width, title if rows else None, said)
 
 
 def ranking_rows(rows: Sequence[RankedConfiguration], leader: Leader | None) -> pa.Table:
@@ -82,6 +84,7 @@ def ranking_rows(rows: Sequence[RankedConfiguration], leader: Leader | None) -> 
         values[name] = column([row.metrics.get(name) for row in rows])
     for name in rows[0].fields if rows else ():
         values.setdefault(name, column([row.fields[name] for row in rows]))
+    values["breaks"] = pa.array([list(row.breaks) for row in rows], type=pa.list_(pa.string()))
     values["run_ids"] = pa.array([list(row.run_ids) for row in rows], type=pa.list_(pa.string()))
     return pa.table(values)
 
@@ -109,6 +112,12 @@ def _with_interval(row: RankedConfiguration) -> str:
     if row.mean is None or row.half_width is None:
         return cell(row.mean) + ("" if row.mean is None else " ± none")
     return _spread(row.mean, row.half_width)
+
+
+def _broken(rows: Sequence[RankedConfiguration]) -> list[Column]:
+    """Which constraints of the sweep are broken, where any is."""
+    found = [", ".join(row.breaks) for row in rows]
+    return [Column("breaks", found, 1)] if any(found) else []
 
 
 def _behind(rows: Sequence[RankedConfiguration], leader: Leader | None) -> list[Column]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from analysis.ranking import ranked
+from analysis.constraints import ranked_within
+from analysis.ranking import objective, value
 from analysis.store.errors import StoreError
 from analysis.store.state import State
 
@@ -13,8 +14,8 @@ def kept_runs(state: State, best: int | None, labels: Collection[str]) -> set[st
     """The runs to be kept: of the best configurations all that have a value, and whatever is tagged.
 
     Args:
-        best: how many configurations of each sweep, by its own objective, and of the runs of no sweep, by
-            their score.
+        best: how many configurations of each sweep, by its own objective and within its constraints, and of
+            the runs of no sweep, by their score.
         labels: tags, of runs or of their sweeps.
 
     Raises:
@@ -30,8 +31,9 @@ def kept_runs(state: State, best: int | None, labels: Collection[str]) -> set[st
             )
     kept = {run_id for run_id, tags in state.labels.items() if set(tags) & set(labels)}
     for narrowed, sweep in (*((state, name) for name in state.sweeps), (_alone(state), None)):
-        if best is not None and any(run.final for run in narrowed.runs_of(sweep)):
-            kept.update(run_id for row in ranked(narrowed, sweep)[:best] for run_id in row.run_ids)
+        by = objective(narrowed, sweep)
+        if best is not None and any(value(run, by) is not None for run in narrowed.runs_of(sweep)):
+            kept.update(run_id for row in ranked_within(narrowed, sweep)[:best] for run_id in row.run_ids)
     return kept
 
 

@@ -202,9 +202,13 @@ def distributions(
 def _widened(axis: Any, values: Sequence[Any]) -> dict[str, Any]:
     numbers = [each for each in values if isinstance(each, (int, float)) and not isinstance(each, bool)]
     if isinstance(axis, Mapping) and axis.get("choices") is None and len(numbers) == len(values):
+        known = distribution(axis, shown)
+        if all(known._contains(known.to_internal_repr(each)) for each in numbers):
+            return dict(axis)
         low, high = min(axis["low"], *numbers), max(axis["high"], *numbers)
-        same = (low, high) == (axis["low"], axis["high"])
-        return dict(axis) if same else {"low": low, "high": high, "log": bool(axis.get("log")) and low > 0}
+        if not all(float(each).is_integer() for each in numbers):
+            low, high = float(low), float(high)
+        return {"low": low, "high": high, "log": bool(axis.get("log")) and low > 0}
     declared = axis.get("choices") or () if isinstance(axis, Mapping) else axis
     return {"choices": list({_text(each): each for each in (*declared, *values)}.values())}
 

@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from analysis.constraints import ranked_within
 from analysis.leader import leader_of
-from analysis.ranking import RankedConfiguration, ranked
+from analysis.ranking import RankedConfiguration
 from analysis.ranking_show import ranking_table
 from analysis.show import cell, shortened
 from analysis.store.errors import StoreError
@@ -214,7 +215,7 @@ def _head(seen: Watched) -> str:
 def _ranking(state: State, sweep: str | None, by: str | None) -> tuple[list[RankedConfiguration] | None, str]:
     """The ranking as `best` has it, or why there is none yet, which ends no watch."""
     try:
-        return ranked(state, sweep, by), ""
+        return ranked_within(state, sweep, by), ""
     except StoreError as error:
         return None, str(error)
 

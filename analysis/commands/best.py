@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from analysis.commands.common import Answer, Commands, add_answer, add_metric, count, opened
+from analysis.constraints import ranked_within
 from analysis.leader import leader_of
 from analysis.outcomes import in_words
-from analysis.ranking import ranked
 from analysis.ranking_show import ranking_rows, ranking_table
 
 
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 def best(arguments: argparse.Namespace) -> Answer:
     sources = opened(arguments)
     state = sources.state
-    rows = ranked(state, arguments.sweep, arguments.by, arguments.lowest_first)
+    rows = ranked_within(state, arguments.sweep, arguments.by, arguments.lowest_first)
     found = leader_of(rows, arguments.lowest_first)
     shown = rows[: arguments.limit]
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
 from analysis.commands.common import Answer, Commands, add_answer, count, opened
 from analysis.query import Sources, quoted
 from analysis.show import errors_shown, is_loss, plain_table, shortened
 from analysis.store.errors import StoreError
 from analysis.store.spread import differing, identity
+from analysis.store.state import Status
+
+STATUSES = ("waiting", *get_args(Status), "interrupted")
 
 
 def add(commands: Commands) -> None:
@@ -34,12 +38,12 @@ def runs(arguments: argparse.Namespace) -> Answer:
     known = sources.table("runs").schema.names
     conditions = [f"({quoted(condition, known)})" for condition in arguments.where]
     if arguments.status:
-        conditions.append(f"status in ({', '.join(map(_text, arguments.status.split(',')))})")
+        conditions.append(f"status in ({', '.join(map(_text, _statuses(arguments.status)))})")
     conditions += [f"list_contains(tags, {_text(label)})" for label in arguments.tag]
     fields = _fields(sources)
     columns = _usual(sources, known, fields) if arguments.format == "table" else known
     if arguments.columns:
-        columns = arguments.columns.split(",")
+        columns = list(dict.fromkeys(name.strip() for name in arguments.columns.split(",")))
     missing = [name for name in columns if name not in known]
     if missing:
         raise StoreError(f"--columns: no column {', '.join(missing)} in runs; known are {', '.join(known)}")
@@ -78,6 +82,14 @@ def _usual(sources: Sources, known: Sequence[str], fields: Sequence[str]) -> lis
     names += ["tags"] if any(run.run_id in sources.state.labels for run in runs) else []
     names += ["trainable", "seconds_training", "device", "error_kind", "error_message"]
     return [name for name in dict.fromkeys(names) if name in known]
+
+
+def _statuses(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in STATUSES:
+            raise StoreError(f"--status: expected some of {', '.join(STATUSES)}, got {name!r}")
+    return names
 
 
 def _text(value: str) -> str:

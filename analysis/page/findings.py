@@ -16,11 +16,16 @@ from analysis.stats import LEVEL, Estimate, Noise, pooled, seeds_to_settle
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the best is ahead of another configuration."""
+    """How far the best is ahead of another configuration, and whether that is by the seeds that both have."""
 
     other: Candidate
-    value: float
     behind: Behind
+
+    @property
+    def value(self) -> float:
+        """Of the means, over the same seeds as the difference where chance can be told."""
+        difference = self.behind.difference
+        return self.behind.lead if difference is None else difference.value
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,12 @@ class Findings:
 
     @cached_property
     def more_seeds(self) -> int | None:
-        """How many more seeds of the first two would settle a difference as large as theirs.
+        """How many more seeds of the best and its rival would settle a difference as large as theirs.
 
         Null where no number of seeds that anybody trains would.
         """
-        lead = self.leads[0]
-        if lead.behind.difference is None or lead.value <= 0:
+        lead = next(iter(self.unsettled), None)
+        if lead is None or lead.behind.difference is None or lead.value <= 0:
             return None
         level = 1 - (1 - LEVEL) / self.comparisons
         wanted = seeds_to_settle(lead.value, lead.behind.deviations, level)
@@ -78,7 +83,7 @@ def found(subject: Subject) -> Findings:
     if leader is None:
         return Findings(None)
     best, *others = contenders
-    leads = [Lead(each, best.mean - each.mean, leader.behind[each.row.config_id]) for each in others]
+    leads = [Lead(each, leader.behind[each.row.config_id]) for each in others]
     return Findings(
         best,
         leads,

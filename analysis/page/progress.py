@@ -43,8 +43,8 @@ def progress(subject: Subject) -> Section:
 def _expected(subject: Subject, frame: pd.DataFrame) -> Markup:
     """The best to be expected of so many points, which is defined for points drawn at random alone."""
     sampler = (subject.declaration.get("sampler") or {}).get("name")
-    if sampler != "random" or not frame["whole"].all():
-        return NOTHING
+    if sampler != "random" or not frame["whole"].all() or len(frame) < _tried(subject):
+        return NOTHING  # of those that are left alone, it would say too much
     best = expected_best(list(frame["value"]), sampler).unbiased
     drawn = svg(
         lambda axes: best_of(best, axes, subject.objective),
@@ -70,6 +70,10 @@ def points(subject: Subject) -> pd.DataFrame:
     return frame.assign(best=frame["value"].where(frame["whole"], -np.inf).cummax().replace(-np.inf, np.nan))
 
 
+def _tried(subject: Subject) -> int:
+    return len({run.config_id for run in subject.runs if run.begun is not None})
+
+
 def _shown(subject: Subject, run: RunState) -> float | None:
     """What a completed run came to; of another one the last score, where that is what the search is by."""
     if run.status == "completed":
@@ -80,7 +84,7 @@ def _shown(subject: Subject, run: RunState) -> float | None:
 
 
 def _words(subject: Subject, frame: pd.DataFrame) -> str:
-    tried = len({run.config_id for run in subject.runs if run.begun is not None})
+    tried = _tried(subject)
     whole = int(frame["whole"].sum())
     said = f"{count(tried, 'point')} tried, {whole} to their ends."
     sampler = (subject.declaration.get("sampler") or {}).get("name")

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from analysis.constraints import Constraint, excesses, parse_constraint
+from analysis.constraints import ranked_within
 from analysis.page.markup import listed, visible
 from analysis.query import Sources
-from analysis.ranking import RankedConfiguration, objective, ranked, value
+from analysis.ranking import RankedConfiguration, objective, value
 from analysis.show import shortened
 from analysis.store.errors import StoreError
 from analysis.store.locks import driver_alive
@@ -103,7 +103,7 @@ class Subject:
         """The configurations with a result: those of which the best is chosen, best first, then the rest."""
         if not any(value(run, self.objective) is not None for run in self.runs):
             return []
-        rows = [row for row in ranked(self.state, self.sweep, self.objective) if row.runs]
+        rows = [row for row in ranked_within(self.state, self.sweep, self.objective) if row.runs]
         several = any(row.runs > 1 for row in rows)
         reasons = {row.config_id: self._reason(row, several) for row in rows}
         ordered = sorted(rows, key=lambda row: bool(reasons[row.config_id]))
@@ -130,19 +130,13 @@ class Subject:
         """The fields in which the candidates' points differ."""
         return differing(each.point for each in self.candidates)
 
-    @cached_property
-    def constraints(self) -> list[Constraint]:
-        """What the sweep's best has to keep."""
-        return [parse_constraint(text) for text in self.declaration.get("constraints") or ()]
-
-    def _reason(self, row: RankedConfiguration, several: bool) -> str:
+    @staticmethod
+    def _reason(row: RankedConfiguration, several: bool) -> str:
         """Why it cannot be called the best; empty where it can."""
         if row.without:
             return f"{row.without} of its runs diverged or have no value"
-        found = excesses(self.constraints, [self.state.runs[run_id] for run_id in row.run_ids])
-        broken = [text for text, excess in found.items() if excess > 0]
-        if broken:
-            return f"breaks {listed(broken)}"
+        if row.breaks:
+            return f"breaks {listed(row.breaks)}"
         return "one seed alone" if several and row.runs == 1 else ""
 
     def _point(self, row: RankedConfiguration) -> dict[str, Any]:

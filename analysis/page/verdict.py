@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from math import isclose
 from typing import Any, TypeGuard
 
 from markupsafe import Markup
@@ -71,9 +72,7 @@ def _best(subject: Subject, findings: Findings, best: Candidate) -> Markup:
     if among == 1 < len(subject.candidates):
         claim = f"is the only one of {len(subject.candidates)} that can be called the best"
     elif among > 1:
-        claim = (
-            f"is the best of {among}" if findings.leads[0].behind.told_apart else f"scores highest of {among}"
-        )
+        claim = f"scores highest of {among}" if findings.unsettled else f"is the best of {among}"
     return Markup("<strong>{}</strong> {}: {} {}{}.").format(
         best.name, claim, subject.objective, spread(best.mean, width), sure
     )
@@ -159,7 +158,7 @@ def _next(subject: Subject, findings: Findings) -> Iterator[str | Markup]:
             yield "Correct what failed, or choose an objective that the runs have, and run it again."
         return
     yield from _seeds(findings, findings.best)
-    if findings.leads and findings.leads[0].behind.told_apart:
+    if findings.leads and not findings.unsettled:
         yield from islice(_edges(subject, findings.best), _NAMED)
 
 
@@ -170,10 +169,10 @@ def _seeds(findings: Findings, best: Candidate) -> Iterator[str]:
     if not findings.leads:
         yield f"Give another configuration {count(best.row.runs, 'seed')} too, to compare {best.name} with."
         return
-    first = findings.leads[0]
-    if first.behind.told_apart:
+    if not findings.unsettled:
         yield "More seeds are not needed to name the best of these; spend them on new configurations."
         return
+    first = findings.unsettled[0]
     pair = f"{best.name} and {first.other.name}"
     wanted = findings.more_seeds
     if wanted is None or wanted > _WORTH:
@@ -205,7 +204,9 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _range(lead: Lead) -> str:
-    difference = lead.behind.difference
+    difference, shared = lead.behind.difference, lead.behind.paired
     if difference is None:
         return ""
-    return f" (95% interval {gain(difference.low)} to {gain(difference.high)})"
+    same = isclose(difference.value, lead.behind.lead, abs_tol=1e-12)
+    over = "" if same else f" over the {count(shared, 'seed')} that both have"
+    return f" (95% interval {gain(difference.low)} to {gain(difference.high)}{over})"

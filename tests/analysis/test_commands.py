@@ -222,6 +222,15 @@ def test_columns_of_one_name_are_told_apart(filled: Path, capsys: pytest.Capture
     assert ask(capsys, "sql", filled, sql).split()[:3] == ["a", "b", "a_2"]
 
 
+def test_a_comparison_of_runs_without_a_value_is_refused(
+    writer: Writer, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(writer, run_json(), ending("diverged", score=None))
+    writer.close()
+    assert main(["compare", str(results)]) == 2
+    assert "none of these runs has a score: there is nothing to compare" in capsys.readouterr().err
+
+
 def test_long_answers_are_cut_on_a_terminal_and_say_so() -> None:
     text = as_text(plain_table(pa.table({"n": list(range(MOST_ROWS + 5))}), 60), 60)
     assert "5 more rows" in text
@@ -237,6 +246,11 @@ def test_long_answers_are_cut_on_a_terminal_and_say_so() -> None:
         (("runs", "{results}", "--sort", "x"), "--sort: expected a column of runs"),
         (("runs", "{results}", "--columns", "x"), "--columns: no column x in runs"),
         (("runs", "{results}", "--where", "x ="), "SQL: "),
+        (
+            ("runs", "{results}", "--status", "finished"),
+            "--status: expected some of waiting, running, co",
+        ),
+        (("sql", "{results}", "select 1", "--output", "."), ".: is a folder; name a file"),
         (("sql", "{results}", "selec"), "SQL: "),
         (("sql", "{results}", "select 1", "--format", "parquet"), "--format parquet needs --output"),
         (("sql", "{results}", "select 1", "--output", "/no/such/file"), "cannot write /no/such"),

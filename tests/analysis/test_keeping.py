@@ -134,6 +134,58 @@ def test_prune_lists_and_deletes_all_but_the_best_and_the_tagged(
     assert "freed: 0 file(s), 0 bytes" in ask(capsys, *options, "--delete")
 
 
+def test_the_best_keep_the_constraints_of_their_search(
+    writer: Writer, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_json(f"c{at}", low_rank={"kind": "lora", "rank": at}) for at in (1, 2, 3)]
+    declaration = {
+        "sweep": "search",
+        "kind": "search",
+        "objective": "score",
+        "constraints": ["trainable<=1%"],
+    }
+    writer.declare(declaration, [{"run": run, "point": {}} for run in runs])
+    for run, score, trainable in zip(runs, (0.5, 0.6, 0.9), (10, 49, 500), strict=True):
+        train(writer, run, ending(score=score, trainable=trainable))
+    writer.close()
+    ranked = json.loads(ask(capsys, "best", results, "--sweep", "search", "--format", "json"))
+    assert [(row["config_id"], row["breaks"]) for row in ranked] == [
+        ("c2", []),
+        ("c1", []),
+        ("c3", ["trainable<=1%"]),
+    ]
+    shown = ask(capsys, "best", results, "--sweep", "search")
+    assert "trainable<=1%" in shown
+    assert "#1 (c2) is first with a single run" in shown
+    ask(capsys, "prune", results, "--keep-best", 1, "--delete")
+    assert weights(results) == ["c2-0"]
+
+
+def test_where_all_break_a_constraint_none_is_the_best(
+    writer: Writer, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = {"sweep": "search", "kind": "search", "objective": "score", "constraints": ["score>=0.9"]}
+    writer.declare(declaration, [{"run": run_json(), "point": {}}])
+    train(writer, run_json(), ending(score=0.5))
+    writer.close()
+    shown = ask(capsys, "best", results, "--sweep", "search")
+    assert "None keeps every constraint of the sweep, so that none is the best" in shown
+    assert "leads" not in shown
+
+
+def test_prune_goes_by_what_there_is_where_a_sweep_came_to_nothing(
+    writer: Writer, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sweep, status in (("broken", "failed"), ("sound", "completed")):
+        run = run_json(sweep)
+        writer.declare({"sweep": sweep, "kind": "grid", "objective": "sst.f1"}, [{"run": run, "point": {}}])
+        metrics = {"sst.f1": 0.5} if status == "completed" else {}
+        train(writer, run, ending(status, metrics=metrics))
+    writer.close()
+    ask(capsys, "prune", results, "--keep-best", 1, "--delete")
+    assert weights(results) == ["sound-0"]
+
+
 def test_prune_of_a_sweep_leaves_other_runs_alone(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask(capsys, "tag", filled, "c8-0", "dear")
     ask(capsys, "prune", filled, "--sweep", "ranks", "--keep-tag", "dear", "--delete")

@@ -101,7 +101,7 @@ def test_the_number_of_seeds_that_is_named_has_the_power_that_is_promised() -> N
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ({"a": {0: 0.5}}, "#1 (a) is the only configuration with a value"),
+        ({"a": {0: 0.5}}, "#1 (a) is the only configuration that has a value and may be called the best"),
         ({"a": {0: 0.5}, "b": {0: 0.4}}, "#1 (a) is first with a single run, which has no interval"),
         (
             {"a": {0: 0.5}, "b": {0: 0.4, 1: 0.3}},
@@ -111,6 +111,10 @@ def test_the_number_of_seeds_that_is_named_has_the_power_that_is_promised() -> N
         (
             {"a": {0: 0.5, 1: 0.6}, "b": {0: 0.25, 1: 0.35}},
             "leads by 0.2500 ± 0.0000 over #2 (b): not settled, for",
+        ),
+        (
+            {"a": {0: 0.50, 1: 0.52, 2: 0.70, 3: 0.70}, "b": {0: 0.54, 1: 0.57}},
+            "#1 (a) is first, but on the 2 seeds that both have #2 (b) is 0.0450 ± 0.0635 above it: not",
         ),
         ({"a": {0: 0.5, 1: 0.6}, "b": {0: 0.6, 1: 0.5}}, "no number of seeds in reach would settle it"),
     ],

@@ -198,6 +198,30 @@ def test_what_is_missing_is_said_in_its_place(
         assert text in words[section]
 
 
+def test_the_best_is_called_so_where_none_may_be_as_good(tmp_path: Path) -> None:
+    fewer = {"c0-2": "waiting"}  # the lowest, far behind, has a seed too few to be told apart
+    verdict = read_page(Sweep(GRID, statuses=fewer, scatter=0.002).write(tmp_path)).words["verdict"]
+    assert "rank 8 · alpha 16 scores highest of 4" in verdict
+    assert "It is clearly ahead of 2 of 3, but rank 2 · alpha 8 may be as good." in verdict
+    assert "More seeds are not needed" not in verdict
+    assert "each of rank 8 · alpha 16 and rank 2 · alpha 8 would settle it" in verdict
+
+
+def test_a_lead_is_of_the_seeds_that_its_interval_is_of(tmp_path: Path) -> None:
+    fewer = {"c2-2": "waiting"}
+    verdict = read_page(Sweep(GRID, statuses=fewer, gain=0.0, scatter=0.05).write(tmp_path)).words["verdict"]
+    assert "over the 2 seeds that both have)" in verdict
+
+
+def test_what_random_search_finds_is_not_reckoned_from_survivors(tmp_path: Path) -> None:
+    points = grid({"low_rank.rank": [2, 4, 8, 16]})
+    random = {"sampler": {"name": "random"}}
+    whole = Sweep(points, kind="search", seeds=1, declaration=random)
+    assert read_page(whole.write(tmp_path / "whole")).charts["progress"] == 2
+    diverged = Sweep(points, kind="search", seeds=1, declaration=random, statuses={"c1-0": "diverged"})
+    assert read_page(diverged.write(tmp_path / "diverged")).charts["progress"] == 1
+
+
 def test_a_point_of_a_search_with_one_seed_is_not_called_the_best(tmp_path: Path) -> None:
     points = grid({"low_rank.rank": [2, 4, 8, 16], "low_rank.alpha": [1.0, 2.0]})
     stopped = {f"c{at}-0": "stopped" for at in range(2)}

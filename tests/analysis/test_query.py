@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.query import query, quoted
+from analysis.query import Sources, query, quoted
 from analysis.store import StoreError, Writer
 from tests.analysis.ledgers import ending, evaluation, run_json, train
 
@@ -96,6 +96,32 @@ def test_a_run_whose_driver_died_is_interrupted(writer: Writer, filled: Path) ->
 def test_a_damaged_parquet_file_is_passed_over_for_the_ledger(writer: Writer, filled: Path) -> None:
     writer.compact()
     (filled / "tables/runs.parquet").write_bytes(b"torn")
+    assert query(filled, "select count(*) as n from runs").to_pylist() == [{"n": 6}]
+
+
+def test_tables_that_are_replaced_while_they_are_asked_stay_as_they_were(
+    writer: Writer, filled: Path
+) -> None:
+    writer.compact()
+    sources = Sources(filled)
+    sql = "select count(*) as n from evaluations"
+    before = sources.ask(sql)
+    for seed in range(2, 40):
+        train(writer, run_json("c2", seed, low_rank={"rank": 2}), ending())
+    writer.compact()
+    assert sources.ask(sql) == before
+    assert query(filled, sql) != before
+
+
+def test_a_table_with_a_damaged_page_is_named(writer: Writer, filled: Path) -> None:
+    writer.compact()
+    path = filled / "tables/runs.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"runs.parquet: damaged .*; delete it: it is made anew"):
+        query(filled, "select * from runs")
+    path.unlink()
     assert query(filled, "select count(*) as n from runs").to_pylist() == [{"n": 6}]
 
 

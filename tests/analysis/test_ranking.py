@@ -104,7 +104,7 @@ def test_any_number_can_be_ranked_by_in_either_direction() -> None:
     assert [row.config_id for row in ranked(state, by="sst.accuracy")] == ["b", "a"]
     assert [row.config_id for row in ranked(state, by="trainable", lowest_first=True)] == ["a", "b"]
     with pytest.raises(
-        StoreError, match=r"no run has a metric 'sst'; known are score, sst\.accuracy, trainable"
+        StoreError, match=r"no run has a metric 'sst'; known are sst\.accuracy, score, trainable"
     ):
         ranked(state, by="sst")
 

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from analysis.__main__ import main
 from analysis.store import Writer
+from analysis.study import distribution, distributions, shown
 from tests.analysis.ledgers import ending, evaluation, run_json, train
 
 AXES = {
@@ -131,6 +132,25 @@ def test_points_of_an_earlier_declaration_widen_what_is_declared(results: Path) 
         "low_rank.rank": IntDistribution(1, 64, log=True),
         "low_rank.kind": CategoricalDistribution(["lora", "none", "dora"]),
     }
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "found"),
+    [
+        ({"low": 0.0, "high": 1.0, "step": 0.1}, [0.25, 0.3], {"low": 0.0, "high": 1.0, "log": False}),
+        ({"low": 0.0, "high": 1.0, "step": 0.1}, [0.2, 0.3], {"low": 0.0, "high": 1.0, "step": 0.1}),
+        ({"low": 1, "high": 9, "step": 2}, [1, 4], {"low": 1, "high": 9, "log": False}),
+        ({"low": 1, "high": 9}, [1.5], {"low": 1.0, "high": 9.0, "log": False}),
+        ({"low": 1, "high": 9, "log": True}, [2, 16], {"low": 1, "high": 16, "log": True}),
+    ],
+)
+def test_a_step_of_a_later_declaration_holds_only_what_is_on_it(
+    axis: dict[str, Any], values: list[float], found: dict[str, Any]
+) -> None:
+    made = distributions({"x": axis}, [{"x": value} for value in values])["x"]
+    assert made == distribution(found, shown)
+    for value in values:
+        assert made._contains(made.to_internal_repr(value))
 
 
 def test_a_grids_axes_are_choices(results: Path) -> None:

@@ -57,7 +57,7 @@ def _run(given: Sequence[str], again: str, console: Console) -> int:
         base=base,
         space=usual_space(None if args.space is None else read_yaml(args.space)),
         budget=budget_of(args),
-        sampler=Sampler(args.sampler, args.sampler_seed),
+        sampler=build(Sampler, {"name": args.sampler, "seed": args.sampler_seed}, "sampler"),
         rungs=rungs_of(args, base),
         top_k=args.top_k,
         seeds_at_end=args.seeds_at_end,

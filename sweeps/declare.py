@@ -207,11 +207,8 @@ class Search:
         _check_axes(self.axes)
         _check_against(self.against, self.sampler, self.rungs)
         parse_constraints(self.constraints)
-        if self.rungs is not None:
-            evaluation = parse(self.base).evaluation
-            self.rungs.check(evaluation.every, evaluation.unit)
-            if self.objective != "score":
-                raise ConfigError(f"objective: expected score where there are rungs, got {self.objective!r}")
+        if self.rungs is not None and self.objective != "score":
+            raise ConfigError(f"objective: expected score where there are rungs, got {self.objective!r}")
 
     @cached_property
     def terms(self) -> Terms:
@@ -222,9 +219,12 @@ class Search:
         """The run of a point.
 
         Raises:
-            ConfigError: a point whose configuration cannot be; names it.
+            ConfigError: a point whose configuration cannot be, named; one that the rungs cannot compare.
         """
-        return DeclaredRun(Run(configuration_at(self.base, point), seed, data, model), point)
+        configuration = configuration_at(self.base, point)
+        if self.rungs is not None:
+            self.rungs.check(configuration.evaluation.every, configuration.evaluation.unit)
+        return DeclaredRun(Run(configuration, seed, data, model), point)
 
     def runs(self, data: str, model: str) -> list[DeclaredRun]:
         """The runs of the start points: all that is known before anything has been tried.

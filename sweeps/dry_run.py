@@ -44,9 +44,9 @@ def show_search(launch: SearchLaunch) -> None:
     placement = launch.place([this_machine()])
     _say_placement(launch, placement)
     pace = launch.pace(placement.needs)
-    steps = {str(number): launch.steps(launch.wanted[0]) for number in range(left)}
-    seconds = sweep_seconds(pace, steps, placement.slots)
-    for line in _allowance(launch, placement, pace.per_step * launch.steps(launch.wanted[0]), left):
+    steps = launch.steps(launch.wanted[0])
+    seconds = sweep_seconds(pace, dict.fromkeys(map(str, range(left)), steps), placement.slots)
+    for line in _allowance(launch, placement, pace.per_step * steps, left):
         launch.say(line)
     launch.say(f"About {spoken_seconds(seconds)}, {pace.source}. Nothing was started.")
 

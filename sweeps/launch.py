@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.leader import leader_of
-from analysis.ranking import ranked
+from analysis.ranking import BESIDE, ranked
 from analysis.ranking_show import ranking_table
 from analysis.show import as_text
 from analysis.store import Reader, State, StoreError, Writer
@@ -26,6 +26,7 @@ from analysis.store.locks import new_driver_name
 from analysis.store.schema import TABLES
 from mtbert.run import Run
 from mtbert.schedules import total_steps
+from mtbert.schema import ConfigError
 from sweeps.declare import DeclaredRun, Sweep
 from sweeps.estimate import Pace, memory_of_run, pace
 from sweeps.exits import BAD_INPUT, ENDED, FAILED, OVER, STOPPED, complain
@@ -43,7 +44,8 @@ class Launch:
     """One call of a sweep's command. Making it checks everything and starts nothing.
 
     Raises:
-        ConfigError, StoreError: a run that cannot be, a results folder that cannot be read.
+        ConfigError: a run that cannot be, an objective that no run has.
+        StoreError: a results folder that cannot be read.
     """
 
     def __init__(self, sweep: Sweep, material: Material, settings: Settings, console: Console) -> None:
@@ -55,6 +57,7 @@ class Launch:
         self.labels: dict[str, str] = {}  # what tells each run apart from the sweep's others
         self.counts: dict[str, Counts] = {}
         self._take(self.listed())
+        self._check_objective()
         failed = {run_id: self.state.runs[run_id].attempt for run_id in self._failed(self.state)}
         self._retried = failed if settings.retry_failed else {}
         self.retried = list(self._retried)
@@ -76,7 +79,8 @@ class Launch:
     @property
     def wanted(self) -> list[Run]:
         """Runs that are still to be trained: those that room and time are reckoned for."""
-        return [self.declared[run_id].run for run_id in (*self.outlook.open, *self.outlook.alone)]
+        view = self.outlook
+        return [self.declared[run_id].run for run_id in (*view.open, *view.alone)]
 
     def label(self, declared: DeclaredRun) -> str:
         """What tells a run apart from the sweep's others."""
@@ -106,7 +110,8 @@ class Launch:
 
     def left_out(self, state: State) -> Halt | None:
         """Why not all has ended though nothing more is to be trained: somebody has stopped runs."""
-        held = [run_id for run_id in state.left_out(self.driver) if run_id in self.outlook.open]
+        waiting = {*self.outlook.open, *self.outlook.alone}
+        held = [run_id for run_id in state.left_out(self.driver) if run_id in waiting]
         said = "1 of its runs was" if len(held) == 1 else f"{len(held)} of its runs were"
         return Halt(STOPPED, f"{said} stopped from elsewhere", "called again") if held else None
 
@@ -118,7 +123,8 @@ class Launch:
     @property
     def outlook(self) -> Outlook:
         """Where the sweep's runs stand, as if no other driver lived."""
-        return outlook(self.aims(self.state).targets, self.state, (), lambda _: False, self.retried)
+        retried = [run_id for run_id in self.retried if self._is_to_be_retried(self.state, run_id)]
+        return outlook(self.aims(self.state).targets, self.state, (), lambda _: False, retried)
 
     def run(self) -> int:
         """Trains what is wanted and shows the table; the command's exit code."""
@@ -177,6 +183,20 @@ class Launch:
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
         self.console.print(Text(text), soft_wrap=True)
+
+    @property
+    def typical(self) -> Sequence[Run]:
+        """Runs that show what the others are like."""
+        return self.runs
+
+    def _check_objective(self) -> None:
+        """Raises ConfigError where no run will be able to say what the sweep is judged by."""
+        objective = self.sweep.objective
+        found = [self.material.metrics(run.configuration) for run in self.typical]
+        metrics = dict.fromkeys(name for names in found for name in names)
+        if objective not in (*BESIDE, *metrics):
+            names = ", ".join([*metrics, *BESIDE])
+            raise ConfigError(f"objective: expected one of {names}, got {objective!r}")
 
     def _memory(self, run: Run) -> float:
         work = self.material.workload(run.configuration)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mtbert.schema import ConfigError
@@ -36,5 +37,5 @@ class Settings:
         if self.pack is not None and self.pack < 1:
             raise ConfigError(f"--pack: expected at least 1, got {self.pack}")
         gpus = self.gpus_per_run
-        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+        if gpus is not None and not (0 <= gpus <= 1 or (1 < gpus < math.inf and gpus == int(gpus))):
             raise ConfigError(f"--gpus-per-run: expected a fraction of one GPU, or whole ones, got {gpus:g}")

@@ -15,6 +15,7 @@ from sweeps.exits import reported
 from sweeps.file import Declared
 from sweeps.launch import Launch
 from sweeps.publish import LoadedMaterial, Material
+from sweeps.search.cells import cells
 from sweeps.search.launch import SearchLaunch
 from sweeps.settings import Settings
 
@@ -30,8 +31,10 @@ def launch(sweep: Sweep, material: Material, settings: Settings, console: Consol
 
 def start(declared: Declared, settings: Settings, console: Console) -> int:
     """Trains what the sweep wants and shows what it came to; the command's exit code."""
-    declared.sweep.runs("", "")  # what cannot be is told before the data is read
-    return launch(declared.sweep, LoadedMaterial(declared.inputs), settings, console).run()
+    sweep = declared.sweep
+    for each in [inner for _, inner in cells(sweep)] if isinstance(sweep, Search) else [sweep]:
+        each.runs("", "")  # what cannot be is told before the data is read
+    return launch(sweep, LoadedMaterial(declared.inputs), settings, console).run()
 
 
 def command(

@@ -15,7 +15,7 @@ from sweeps.declare import DeclaredRun, Search
 from sweeps.plan import Aims
 from sweeps.search.finalists import Finalist
 from sweeps.search.quest import Quest
-from sweeps.search.space import Parameter, Space, same
+from sweeps.search.space import NONE, Parameter, Point, Space, same, spoken, switches
 
 if TYPE_CHECKING:
     from mtbert.counts import Counts
@@ -28,7 +28,7 @@ def cells(search: Search) -> list[tuple[dict[str, Any], Search]]:
     that names none of the axes is tried in every cell.
 
     Raises:
-        ConfigError: fewer points than cells.
+        ConfigError: fewer points than cells, or a cell whose values are left out together with their place.
     """
     grid = [dict(zip(search.axes, each, strict=True)) for each in itertools.product(*search.axes.values())]
     points = search.budget.points
@@ -114,12 +114,23 @@ class Quests:
         return max(winners, key=lambda each: each.mean, default=None)
 
 
-def _within(space: Space, cell: Mapping[str, Any]) -> Space:
-    """The space with the cell's values fixed: in their places, or before all that may hang on them."""
-    fixed = {axis: Parameter(choices=(each,)) for axis, each in cell.items()}
-    before = {axis: each for axis, each in fixed.items() if axis not in space.parameters}
-    within = {name: fixed.get(name, parameter) for name, parameter in space.parameters.items()}
-    return Space({**before, **within})
+def _within(space: Space, cell: Point) -> Space:
+    """The space with the cell's values fixed, and without what would leave them out."""
+    hung = {switch: axis for axis in cell for switch in switches(axis)}
+    within = {}
+    beside = [axis for axis in cell if axis not in space.parameters]
+    for name in (*beside, *space.parameters):
+        parameter = Parameter(choices=(cell[name],)) if name in cell else space.parameters[name]
+        if name in hung and parameter.choices is not None:
+            kept = tuple(choice for choice in parameter.choices if choice not in (None, NONE))
+            if not kept:
+                raise ConfigError(
+                    f"axes: {hung[name]} is left out where {name} is none, as in the cell with "
+                    f"{spoken(cell)}: search that by itself"
+                )
+            parameter = replace(parameter, choices=kept)
+        within[name] = parameter
+    return Space(within)
 
 
 def _stands_in(point: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from scipy.spatial.distance import cdist
 
-from sweeps.search.space import SWITCHES, Parameter, Space, places
+from sweeps.search.space import Parameter, Space, switches
 
 Rows = NDArray[np.float64]
 NEAR = 0.1
@@ -118,10 +118,8 @@ class Coding:
 
     def _needed(self, name: str) -> list[int]:
         """The columns that say whether a parameter is asked."""
-        others = set(self._space.parameters[name].when)
-        for place in places(name):
-            others |= {place, *(f"{place}.{switch}" for switch in SWITCHES)}
-        return [column for column, (other, _) in enumerate(self._parameters) if other in others - {name}]
+        others = {*self._space.parameters[name].when, *switches(name)}
+        return [column for column, (other, _) in enumerate(self._parameters) if other in others]
 
     def _asked(self, rows: Rows) -> Rows:
         """The rows without what is not to be asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,23 +27,35 @@ def finals(quests: Quests, state: State) -> list[str]:
     return [*shown, *([_by_cell(quests, state)] if quests.search.axes else [])]
 
 
-def unkept(quests: Quests, state: State) -> str | None:
-    """Which point comes closest to keeping the constraints; None before anything has ended."""
+def without_winner(quests: Quests, state: State) -> str | None:
+    """Why no point is called the best; None before anything has ended."""
     terms = quests.search.terms
-    found = [each for _, quest in quests.cells for each in quest.ranked(state)]
-    nearest = closest(found, terms)
-    if nearest is None or not terms.constraints:
-        return None
+    found = [each for _, quest in quests.cells for each in quest.ranked(state) if each.values]
+    broken = [each for each in found if not terms.kept(each.runs)]
+    nearest = closest(broken, terms)
+    if nearest is None:
+        return None if found else _without_value(quests, state)
     excesses = terms.excesses(nearest.runs)
-    broken = [
+    texts = [
         f"{each.text} (it has {_told(mean([each.measured(run) for run in nearest.runs]), each.share)})"
         for each in terms.constraints
         if excesses[each.text] > 0
     ]
+    who = "No point keeps" if len(broken) == len(found) else "None of the finalists keeps, over its seeds,"
     return (
-        f"No point keeps every constraint, and none is called the best. The closest is {nearest.config_id}, "
-        f"with {nearest.mean:.4f}: it breaks {', '.join(broken)}. Its point: {spoken(nearest.point)}"
+        f"{who} every constraint, and none is called the best. The closest is {nearest.config_id}, "
+        f"with {nearest.mean:.4f}: it breaks {', '.join(texts)}. Its point: {spoken(nearest.point)}"
     )
+
+
+def _without_value(quests: Quests, state: State) -> str | None:
+    """How the runs ended, where none has come to a value."""
+    runs = [run for each in quests.listed(state) if (run := state.runs.get(each.run.run_id)) is not None]
+    endings = Counter(run.status for run in runs if run.final)
+    if not endings:
+        return None
+    told = ", ".join(f"{number} {status}" for status, number in endings.items())
+    return f"None is called the best: no run has come to a {quests.search.objective} ({told})"
 
 
 def _of_cell(cell: Mapping[str, Any], quest: Quest, state: State) -> list[str]:

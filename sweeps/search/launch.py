@@ -11,7 +11,8 @@ from functools import partial
 import yaml
 from rich.console import Console
 
-from analysis.store.files import Layout
+from analysis.store.errors import StoreError
+from analysis.store.files import write_whole
 from analysis.store.locks import driver_alive
 from analysis.store.state import State
 from mtbert.run import Run
@@ -25,14 +26,15 @@ from sweeps.publish import Material
 from sweeps.search.budget import Spent, spent
 from sweeps.search.cells import Quests
 from sweeps.search.finalists import Finalist
-from sweeps.search.finals import finals, unkept
+from sweeps.search.finals import finals, without_winner
 from sweeps.search.points import configuration_at
 from sweeps.search.space import spoken
 from sweeps.settings import Settings
+from sweeps.winner import winner_file
 
 LABEL = 72
 SAMPLE = 16
-"""Points of the space that room and time are reckoned for."""
+"""Random points of the space: what cannot be is found there, and room and time are reckoned for them."""
 
 
 class SearchLaunch(Launch):
@@ -42,9 +44,9 @@ class SearchLaunch(Launch):
         self.search = search
         about = (material.data, material.model, self.steps, material.count, self.driver)
         self.quest = Quests(search, *about)
-        if search.terms.after:
-            some = [run.configuration for run in self.quest.sample(SAMPLE)]
-            search.terms.check(dict.fromkeys(name for each in some for name in material.metrics(each)))
+        self._sample = self.quest.sample(SAMPLE)
+        some = [material.metrics(run.configuration) for run in self._sample]
+        search.terms.check(dict.fromkeys(name for metrics in some for name in metrics))
         super().__init__(search, material, settings, console)
         self._started = time.monotonic()
 
@@ -64,7 +66,13 @@ class SearchLaunch(Launch):
     def wanted(self) -> list[Run]:
         """What is known to be wanted, and some of what may be proposed."""
         left = self.search.budget.points - self.quest.tried(self.state)
-        return [*super().wanted, *(self.quest.sample(SAMPLE) if left > 0 or not super().wanted else ())]
+        known = super().wanted
+        return [*known, *(self._sample if left > 0 or not known else ())]
+
+    @property
+    def typical(self) -> Sequence[Run]:
+        """Of the whole space: at first nothing is known to be wanted."""
+        return self._sample
 
     def listed(self) -> Sequence[DeclaredRun]:
         """The start points' runs, and what the ledger has of the search."""
@@ -111,8 +119,8 @@ class SearchLaunch(Launch):
     def answer(self) -> tuple[list[str], list[str]]:
         """The best points, the winner, and how sure that is."""
         best = self.quest.best(self.state)
-        last = unkept(self.quest, self.state) if best is None else self._write(best)
-        shown = [*finals(self.quest, self.state), *self._provisional(), *([] if last is None else [last])]
+        last = self._without_best() if best is None else [self._write(best)]
+        shown = [*finals(self.quest, self.state), *self._provisional(), *last]
         following = super().answer()[1]
         if best is not None:
             named = f"{self.search.name} --results {shlex.quote(self.settings.results)}"
@@ -148,13 +156,23 @@ class SearchLaunch(Launch):
 
     def _write(self, winner: Finalist) -> str:
         """Writes the winner as a file that `mtbert train` takes."""
-        path = Layout.of(self.settings.results).results / "searches" / f"{self.search.name}.yaml"
+        path = winner_file(self.settings.results, self.search.name)
         configuration = plain(configuration_at(self.search.base, winner.point))
         content = yaml.safe_dump({**self.material.inputs, **configuration}, sort_keys=False)
         try:
             if not (path.exists() and path.read_text(encoding="utf-8") == content):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(content, encoding="utf-8")
-        except OSError as error:  # a folder that may only be read still shows what the search came to
-            return f"The best ({winner.config_id}) could not be written to {path}: {error.strerror}"
+                write_whole(path, content.encode(), writer=self.driver, durable=False)
+        except (OSError, StoreError) as error:  # what may only be read still shows what the search came to
+            return f"The best ({winner.config_id}) could not be written to {path}: {error}"
         return f"The best is written: python -m mtbert train {shlex.quote(str(path))}"
+
+    def _without_best(self) -> list[str]:
+        """Why there is no best, where that is known; one that was written before is the best no longer."""
+        path = winner_file(self.settings.results, self.search.name)
+        said = [why for why in (without_winner(self.quest, self.state),) if why is not None]
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            said.append(f"{path} is out of date, and could not be deleted: {error.strerror}")
+        return said

@@ -37,6 +37,29 @@ def point_of(space: Space, base: Mapping[str, Any], configuration: Configuration
     return None
 
 
+def check_found_again(
+    space: Space, base: Mapping[str, Any], point: Point, configuration: Configuration
+) -> None:
+    """Raises ConfigError for a point that its own configuration does not lead back to.
+
+    A configuration drops what says nothing in it, as the heads of a PAL that has none; the search would take
+    the run for another's and propose the like for ever.
+    """
+    if point_of(space, base, configuration) is not None:
+        return
+    settings = plain(configuration, defaults=True)
+    lost = [
+        name
+        for name, value in point.items()
+        if value not in _read(space.parameters[name], name, settings, base)
+    ]
+    told = ", ".join(f"{name} {_at(settings, name)!r}" for name in lost) or "other values"
+    raise ConfigError(
+        f"space: the point ({spoken(point)}) comes to a configuration that has {told}: let a parameter be "
+        "asked only `when` it says something"
+    )
+
+
 def _readings(
     space: Space,
     base: Mapping[str, Any],

@@ -12,7 +12,7 @@ from mtbert.schema import ConfigError, plain
 from sweeps.declare import DeclaredRun, Search
 from sweeps.plan import Aims, reached
 from sweeps.search.finalists import Finalist, candidates, chosen, front, winner
-from sweeps.search.points import configuration_at
+from sweeps.search.points import check_found_again, configuration_at
 from sweeps.search.rungs import targets
 from sweeps.search.space import Point, spoken
 from sweeps.search.study import CHANCES, History, Sampler, expected, propose
@@ -177,14 +177,14 @@ class Quest:
         """Runs at random points of the space: for what must be known before any is proposed.
 
         Raises:
-            ConfigError: no point keeps the constraints.
+            ConfigError: no point keeps the constraints; a point that cannot be, or is not found again.
         """
         forbidden = lambda point: not self.allows(point)  # noqa: E731 - as short as what it says
         points = propose(self.search.space, Sampler("random", 0), (), "", count, forbidden)
         if not points:
             texts = ", ".join(each.text for each in self.search.terms.constraints if each.before)
             raise ConfigError(f"constraint {texts}: of {CHANCES} points of the space, none keeps it")
-        return [self.search.run(point, 0, self._data, self._model).run for point in points]
+        return [self._new(point).run for point in points]
 
     def _proposed(self, state: State, count: int) -> list[DeclaredRun]:
         known = self._history.known(state)
@@ -199,7 +199,12 @@ class Quest:
             self.search.terms,
             self._compared(state),
         )
-        return [self.search.run(point, 0, self._data, self._model) for point in proposed]
+        return [self._new(point) for point in proposed]
+
+    def _new(self, point: Point) -> DeclaredRun:
+        declared = self.search.run(point, 0, self._data, self._model)
+        check_found_again(self.search.space, self.search.base, point, declared.run.configuration)
+        return declared
 
     def _expected(self, state: State) -> Mapping[str, float]:
         """What the points are expected to come to, reckoned anew once the ledger knows more.

@@ -32,7 +32,7 @@ class Parameter:
     Attributes:
         log: whether the number is spread evenly over its logarithm.
         step: of the numbers from `low` on; not together with log.
-        when: asked only where these other parameters, declared before, have one of these values.
+        when: asked only where these other parameters have one of these values.
         role: compared, or nuisance: searched along, so that what is compared is judged at its best.
     """
 
@@ -119,27 +119,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by dotted field, in the order in which they are asked."""
+    """Parameters by dotted field, in the order in which they are asked: as given, after all they hang on."""
 
     parameters: Mapping[str, Parameter]
 
     def __post_init__(self) -> None:
         if not self.parameters:
             raise ConfigError("space: expected at least one parameter, got none")
-        before: set[str] = set()
-        for name, parameter in self.parameters.items():
-            for other in parameter.when:
-                if other not in before:
-                    raise ConfigError(
-                        f"space.{name}.when.{other}: expected a parameter that is declared before, got none"
-                    )
-            before.add(name)
+        object.__setattr__(self, "parameters", _in_order(self.parameters))
 
     def asked(self, name: str, point: Point) -> bool:
         """Whether the parameter is to be asked, given those before it."""
-        for place in places(name):
-            if is_none(point, place):
-                return False
+        if any(point.get(switch, "") in (None, NONE) for switch in switches(name)):
+            return False
         conditions = self.parameters[name].when
         return all(
             other in point and any(same(point[other], value) for value in values)
@@ -209,12 +201,6 @@ def spoken(point: Point) -> str:
     return ", ".join(f"{_ending(name, point)} {value}" for name, value in values.items())
 
 
-def is_none(point: Point, place: str) -> bool:
-    """Whether the point leaves a place of the configuration out."""
-    names = (place, *(f"{place}.{switch}" for switch in SWITCHES))
-    return any(name in point and point[name] in (None, NONE) for name in names)
-
-
 def same(one: Any, other: Any) -> bool:
     """Whether two values of plain data say the same: 8 and 8.0 do, 1 and true do not."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -238,6 +224,35 @@ def places(name: str) -> list[str]:
     """`low_rank.tasks.sst` stands in `low_rank` and in `low_rank.tasks`."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def switches(name: str) -> list[str]:
+    """The fields that may leave a field out, as `low_rank` and `low_rank.kind` do with `low_rank.rank`."""
+    found = [each for place in places(name) for each in (place, *(f"{place}.{last}" for last in SWITCHES))]
+    return [each for each in found if each != name]
+
+
+def _in_order(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The parameters as they are given, but each after those that say whether it is asked."""
+    hanging = {
+        name: {*each.when, *(switch for switch in switches(name) if switch in parameters)}
+        for name, each in parameters.items()
+    }
+    for name, others in hanging.items():
+        for other in others:
+            if other not in parameters:
+                raise ConfigError(
+                    f"space.{name}.when.{other}: expected another parameter of the space, got none"
+                )
+    placed: dict[str, Parameter] = {}
+    while len(placed) < len(parameters):
+        left = (name for name in parameters if name not in placed)
+        free = next((name for name in left if hanging[name] <= placed.keys()), None)
+        if free is None:
+            circle = ", ".join(name for name in parameters if name not in placed)
+            raise ConfigError(f"space: expected some of these to hang on no other by `when`, got {circle}")
+        placed[free] = parameters[free]
+    return placed
 
 
 def _number(name: str, value: Any) -> int | float | None:

@@ -19,7 +19,7 @@ from analysis.ranking import value
 from analysis.store.state import RunState, State
 from mtbert.configuration import parse
 from mtbert.run import METHOD_VERSION, digest
-from mtbert.schema import ConfigError
+from mtbert.schema import ConfigError, constrained
 from sweeps.search.evolution import cma_es
 from sweeps.search.lessons import UNKNOWN, Lesson, told_worst
 from sweeps.search.points import point_of
@@ -57,7 +57,7 @@ class Sampler:
     """
 
     name: SamplerName = "kriging"
-    seed: int = 0
+    seed: int = constrained(0, at_least=0)
 
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from analysis.store import Writer
 from mtbert.inputs import Inputs
 from mtbert.schema import ConfigError
 from sweeps import flags, lora_grid
 from sweeps.declare import Grid
+from sweeps.exits import STOPPED
 from sweeps.flags import experiment
 from sweeps.launch import Launch
 from sweeps.lora_grid import numbers
 from sweeps.placement import Needs
+from sweeps.plan import Halt
 from sweeps.settings import Settings
 from tests.sweeps.conftest import ROOT, Workplace
 from tests.sweeps.fake import FakeMaterial
@@ -153,6 +156,49 @@ def test_a_gpu_is_shared_by_packs_that_do_not_grow(
     material, settings = FakeMaterial("", 0.0, {}), Settings(str(tmp_path), "", **given)
     grid = Grid("grid", {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}, {}, 2)
     assert Launch(grid, material, settings, Console(quiet=True)).shares(Needs(gpus=gpus)) is shares
+
+
+def test_what_failed_and_was_tried_again_keeps_a_sweep_open_only_until_then(tmp_path: Path) -> None:
+    material, settings = FakeMaterial("", 0.0, {}), Settings(str(tmp_path), "", retry_failed=True)
+    grid = Grid("grid", {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}, {}, 1)
+    ((run_id, each),) = Launch(grid, material, settings, Console(quiet=True)).declared.items()
+    ending = {"step": 4, "kept_step": 4, "score": 0.5, "metrics": {}, "error": None}
+    with Writer(tmp_path, "driver") as writer:
+        attempt = writer.begin(each.run.as_json()).attempt
+        writer.end(run_id, attempt or 0, {**ending, "status": "failed"}, {}, b"")
+        launch = Launch(grid, material, settings, Console(quiet=True))
+        assert not launch.finished
+        again = writer.begin(each.run.as_json(), retry_failed=True).attempt
+        writer.end(run_id, again or 0, {**ending, "status": "completed"}, {}, b"")
+        launch.state = writer.refresh()
+    assert launch.finished
+
+
+def test_a_run_that_waits_to_be_alone_is_open_work_where_it_was_stopped_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    material, settings = FakeMaterial("", 0.0, {}), Settings(str(tmp_path), "")
+    grid = Grid("grid", {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}, {}, 1)
+    launch = Launch(grid, material, settings, Console(quiet=True))
+    ((run_id, each),) = launch.declared.items()
+    with Writer(tmp_path, launch.driver) as writer:
+        attempt = writer.begin(each.run.as_json()).attempt
+        writer.release(run_id, attempt or 0, "memory")
+        writer.stop("run", run_id, [launch.driver])
+        launch.state = writer.refresh()
+    assert launch.outlook.alone == (run_id,)
+    assert launch.left_out(launch.state) == Halt(
+        STOPPED, "1 of its runs was stopped from elsewhere", "called again"
+    )
+
+
+def test_a_sweep_that_is_judged_by_what_no_run_has_is_refused(tmp_path: Path) -> None:
+    material, settings = FakeMaterial("", 0.0, {}), Settings(str(tmp_path), "")
+    base = {"low_rank": {"kind": "lora"}, "training": {"steps": 4}}
+    for objective in ("score", "sst.accuracy", "trainable"):
+        Launch(Grid("grid", base, {}, 1, objective), material, settings, Console(quiet=True))
+    with pytest.raises(ConfigError, match=r"objective: expected one of sst.accuracy, .*, got 'sst.f1'"):
+        Launch(Grid("grid", base, {}, 1, "sst.f1"), material, settings, Console(quiet=True))
 
 
 def test_a_dry_run_lists_the_runs_and_starts_nothing(workplace: Workplace) -> None:

@@ -185,8 +185,13 @@ def test_a_search_s_winner_is_the_one_that_it_has_written(place: Path) -> None:
     found = winner(results, state, "search")
     assert plain(found.configuration) == worst.run["configuration"]
     assert found.inputs.data == str(place / "data")
+    trained(place, [{"low_rank": {"kind": "lora", "rank": 6}}], "other", 1)
+    (other,) = state_of(place).runs_of("other")  # what a search learns from it may choose
+    path.write_text(yaml.safe_dump({**other.run["inputs"], **other.run["configuration"]}))
+    chosen = winner(results, state_of(place), "search").configuration
+    assert plain(chosen) == other.run["configuration"]
     path.write_text(yaml.safe_dump({"training": {"steps": 77}}))
-    with pytest.raises(StoreError, match="no completed run of it has the configuration"):
+    with pytest.raises(StoreError, match="no completed run has the configuration"):
         winner(results, state, "search")
 
 

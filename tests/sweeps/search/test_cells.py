@@ -70,6 +70,35 @@ def test_an_axis_of_the_space_is_fixed_in_its_place_and_another_stands_before_it
     assert first.space.parameters["low_rank.rank"].choices == (2,)
 
 
+def test_a_cell_holds_no_point_that_leaves_its_axes_out(tmp_path: Path) -> None:
+    space = parse_space(
+        {
+            "low_rank.kind": {"choices": ["lora", "none"]},
+            "low_rank.alpha": {"low": 1, "high": 9},
+            "training.warmup": {"choices": [0.0, 0.1]},
+        }
+    )
+    axes = {"low_rank.rank": [2, 4]}
+    game = Game(tmp_path, space=space, axes=axes, budget=Budget(points=4), top_k=1)
+    bare = game.search.run({"low_rank.kind": "none", "training.warmup": 0.1}, 0, "d", "m")
+    game.run(bare.run, bare.point, sweep="other")
+    done = game.play()
+    assert {(each.point["low_rank.kind"], each.point["low_rank.rank"]) for each in done} == {
+        ("lora", 2),
+        ("lora", 4),
+    }
+    assert sum(each.run.seed == 0 for each in done) == game.quests.tried(game.state) == 4
+    names = list(game.quest.search.space.parameters)
+    assert names == ["low_rank.kind", "low_rank.rank", "low_rank.alpha", "training.warmup"]
+
+
+def test_a_cell_whose_axis_is_left_out_by_another_is_refused() -> None:
+    axes = {"low_rank.rank": [2], "low_rank.kind": ["lora", "none"]}
+    message = "low_rank.rank is left out where low_rank.kind is none, as in the cell with rank 2, kind none"
+    with pytest.raises(ConfigError, match=message):
+        cells(Search("s", BASE, SPACE, axes=axes))
+
+
 def test_fewer_points_than_cells_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"budget.points: expected at least one for each of 4 cells, got 3"):
         cells(Search("s", BASE, SPACE, Budget(points=3), axes=AXES))
@@ -115,6 +144,11 @@ def test_a_start_point_takes_what_it_does_not_name_from_the_base_and_must_be_in_
     )
     (run,) = Search("s", BASE, space, start=[{"low_rank.rank": 3}]).runs("d", "m")
     assert run.point == {"low_rank.rank": 3, "training.warmup": 0.1}
+    (_, first), (_, second) = cells(
+        Search("s", BASE, space, axes={"biases": ["frozen", "trained"]}, start=[{"biases": "trained"}])
+    )
+    assert [each.point["biases"] for each in second.runs("d", "m")] == ["trained"]
+    assert first.runs("d", "m") == []
     for point in ({"low_rank.rank": 99}, {"biases": "trained"}):
         with pytest.raises(ConfigError, match="start: expected a point of the space, got one outside it"):
             Search("s", BASE, space, start=[point]).runs("d", "m")

@@ -9,11 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from analysis.store import Writer
+from analysis.store import State, Writer
+from mtbert.schema import ConfigError
 from sweeps.auto_search import main
 from sweeps.declare import Search
 from sweeps.search.budget import spent
 from sweeps.search.launch import SearchLaunch
+from sweeps.search.rungs import Rungs
 from sweeps.search.space import parse_space
 from sweeps.settings import Settings
 from tests.sweeps.conftest import ROOT, Started, Workplace, eventually
@@ -69,11 +71,16 @@ def test_the_command_searches_the_demo_and_its_best_can_be_trained(workplace: Wo
     assert workplace.ended() == ended  # the ledger has that very run
 
 
-def test_what_another_driver_has_proposed_is_known_by_its_label_and_length(tmp_path: Path) -> None:
+def launch_of(folder: Path, space: dict[str, Any], **changes: Any) -> SearchLaunch:
     base = {"low_rank": {"kind": "lora"}, "training": {"steps": 4}, "evaluation": {"every": 2}}
-    search = Search("search", base, parse_space({"low_rank.rank": {"low": 1, "high": 64}}))
-    material = FakeMaterial(str(tmp_path / "witness"), 0.0, {})
-    launch = SearchLaunch(search, material, Settings(str(tmp_path), ""), Console(quiet=True))
+    search = Search("search", base, parse_space(space), **changes)
+    material = FakeMaterial(str(folder / "witness"), 0.0, {})
+    return SearchLaunch(search, material, Settings(str(folder), ""), Console(quiet=True))
+
+
+def test_what_another_driver_has_proposed_is_known_by_its_label_and_length(tmp_path: Path) -> None:
+    launch = launch_of(tmp_path, {"low_rank.rank": {"low": 1, "high": 64}})
+    search, material = launch.search, launch.material
     proposed = search.run({"low_rank.rank": 7}, 0, material.data, material.model)
     with Writer(tmp_path, "other") as other:
         other.declare(search.as_json(), [{"run": proposed.run.as_json(), "point": dict(proposed.point)}])
@@ -95,6 +102,45 @@ def test_a_start_point_is_not_in_the_ledger_before_it_has_begun(tmp_path: Path) 
         other.begin(search.run({"low_rank.rank": 7}, 0, material.data, material.model).run.as_json())
     SearchLaunch(search, material, settings, console).show()
     assert "points: 1 in the ledger" in console.export_text()
+
+
+def test_a_point_that_its_configuration_does_not_lead_back_to_is_refused(tmp_path: Path) -> None:
+    space = {"parallel.form": "low_rank", "parallel.hidden": 24, "parallel.heads": {"choices": [4, 6]}}
+    with pytest.raises(ConfigError, match=r"space: the point .*heads .. comes .* has parallel.heads 12: let"):
+        launch_of(tmp_path, space)
+    space["parallel.form"] = {"choices": ["low_rank", "attention"]}
+    space["parallel.heads"] = {"choices": [4, 6], "when": {"parallel.form": ["attention"]}}
+    assert launch_of(tmp_path, space).quest.more(State(), 1)
+
+
+def test_what_a_search_is_judged_by_and_its_rungs_are_looked_at_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"objective: expected one of sst.accuracy, score, .* got 'sst.f1'"):
+        launch_of(tmp_path, SPACE, objective="sst.f1")
+    launch_of(tmp_path, SPACE, objective="sst.accuracy")
+    steps = {**SPACE, "evaluation.every": {"choices": [3, 4]}}
+    with pytest.raises(ConfigError, match=r"evaluation.every: expected .* divides the grace of 2"):
+        launch_of(tmp_path, steps, rungs=Rungs(2))
+    with pytest.raises(ConfigError, match=r"constraint trainable<=0%: of 1000 points .* none keeps it"):
+        launch_of(tmp_path, {"low_rank.rank": {"low": 1, "high": 64}}, constraints=["trainable<=0%"])
+
+
+def test_a_winner_of_before_is_deleted_where_there_is_none_any_more(tmp_path: Path) -> None:
+    space = {"low_rank.rank": {"low": 1, "high": 64}}
+    path = tmp_path / "searches" / "search.yaml"
+    launch = launch_of(tmp_path, space, constraints=["score>=0.5"])
+    trained = launch.search.run({"low_rank.rank": 7}, 0, launch.material.data, launch.material.model)
+    record = {"status": "completed", "step": 4, "score": 0.4, "metrics": {}, "error": None, "kept_step": 4}
+    with Writer(tmp_path, "other") as other:
+        other.declare(launch.search.as_json(), [{"run": trained.run.as_json(), "point": dict(trained.point)}])
+        attempt = other.begin(trained.run.as_json()).attempt
+        other.end(trained.run.run_id, attempt or 0, record, {}, b"")
+    launch_of(tmp_path, space).answer()
+    assert path.exists()
+    shown, _ = launch_of(tmp_path, space, constraints=["score>=0.5"]).answer()
+    assert "No point keeps every constraint" in shown[-1]
+    assert not path.exists()
 
 
 def test_a_dry_run_shows_the_space_and_starts_nothing(workplace: Workplace, capsys: Any) -> None:
@@ -125,6 +171,8 @@ def test_what_is_wrong_is_said_in_a_line(workplace: Workplace, capsys: Any) -> N
         ("--against", "seconds"): "rungs: expected none with against seconds (--rule none)",
         ("--axis", "low_rank.kind"): "--axis: expected FIELD=VALUES, each field once, got 'low_rank.kind'",
         ("--start", str(space)): "expected a list of points, each a mapping by dotted field",
+        ("--sampler-seed", "-1"): "sampler.seed: expected a number at least 0, got -1",
+        ("--gpus-per-run", "inf"): "--gpus-per-run: expected a fraction of one GPU, or whole ones, got inf",
     }
     for flags, message in refused.items():
         assert main(flags) == 2

@@ -31,8 +31,10 @@ REFUSED = {
     "space.a.high: expected a finite number, got inf": {"a": {"low": 1, "high": float("inf")}},
     "space.a.steps: no such field": {"a": {"steps": 1}},
     "space.a.role: expected one of compared, nuisance": {"a": {"choices": [1], "role": "fixed"}},
-    "space.a.when.b: expected a parameter that is declared before": {
-        "a": {"choices": [1], "when": {"b": [1]}}
+    "space.a.when.b: expected another parameter of the space": {"a": {"choices": [1], "when": {"b": [1]}}},
+    "space: expected some of these to hang on no other by `when`, got a, b": {
+        "a": {"choices": [1], "when": {"b": [1]}},
+        "b": {"choices": [1], "when": {"a": [1]}},
     },
 }
 
@@ -48,6 +50,19 @@ def test_what_cannot_be_is_named(message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_space(REFUSED[message])
     assert message in str(raised.value)
+
+
+def test_parameters_are_asked_after_what_they_hang_on_whatever_the_order() -> None:
+    given = {
+        "training.warmup": {"choices": [0.0, 0.1], "when": {"low_rank.rank": [1]}},
+        "low_rank.rank": {"low": 1, "high": 4},
+        "biases": {"choices": ["frozen", "trained"]},
+        "low_rank.kind": {"choices": ["lora", "none"]},
+    }
+    space = parse_space(given)
+    assert list(space.parameters) == ["biases", "low_rank.kind", "low_rank.rank", "training.warmup"]
+    for point in sampled(space, 0, 20):
+        assert point_of(space, BASE, configuration_at(BASE, point)) == point
 
 
 @settings(max_examples=20, deadline=None)

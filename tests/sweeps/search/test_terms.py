@@ -17,7 +17,7 @@ from mtbert.schema import ConfigError
 from sweeps.declare import Search
 from sweeps.search.budget import Budget
 from sweeps.search.cells import Quests
-from sweeps.search.finals import finals, unkept
+from sweeps.search.finals import finals, without_winner
 from sweeps.search.quest import Quest
 from sweeps.search.rungs import Rungs
 from sweeps.search.space import Point, parse_space
@@ -237,10 +237,35 @@ def test_where_nothing_keeps_the_constraints_the_closest_is_named_and_nothing_is
     assert len(done) == 8  # no finalists
     assert game.quests.best(game.state) is None
     least = min(done, key=lambda each: each.point["low_rank.rank"])
-    text = unkept(game.quests, game.state) or ""
+    text = without_winner(game.quests, game.state) or ""
     accuracy = 0.9 - least.point["low_rank.rank"] / 100
     assert f"The closest is {least.run.config_id}" in text
     assert f"it breaks para.accuracy>=0.95 (it has {accuracy:.4f})" in text
+
+
+def test_where_further_seeds_break_a_constraint_it_is_the_finalist_that_is_named(tmp_path: Path) -> None:
+    game = Game(tmp_path, constraints=["para.accuracy>=0.6"], top_k=1)
+    for rank in (10, 30):
+        game.at(rank)
+    (finalist,) = game.quest.finalists(game.state)
+    assert finalist.point["low_rank.rank"] == 30
+    game.accuracy = lambda _: 0.1
+    second = game.search.run(finalist.point, 1, "d", "m")
+    game.run(second.run, second.point)
+    assert game.quests.best(game.state) is None
+    text = without_winner(game.quests, game.state) or ""
+    assert "None of the finalists keeps, over its seeds, every constraint" in text
+    assert f"The closest is {finalist.config_id}, with 0.3000" in text
+    assert "it breaks para.accuracy>=0.6 (it has 0.3500)" in text
+
+
+def test_where_all_diverges_it_is_said_that_there_is_no_best_and_why(tmp_path: Path) -> None:
+    game = Game(tmp_path, budget=Budget(points=2))
+    assert without_winner(game.quests, game.state) is None
+    for rank in (10, 30):
+        game.at(rank, status="diverged")
+    text = without_winner(game.quests, game.state)
+    assert text == "None is called the best: no run has come to a score (2 diverged)"
 
 
 @pytest.mark.parametrize(

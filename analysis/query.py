@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -185,11 +186,13 @@ def _dataset(files: list[Path], table_schema: pa.Schema) -> ds.Dataset:
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """The names, those that come up again numbered from 2 on."""
-    return [
-        name if name not in names[:at] else f"{name}_{names[:at].count(name) + 1}"
-        for at, name in enumerate(names)
-    ]
+    """The names, those that come up again numbered from 2 on, by numbers that no other has."""
+    found: list[str] = []
+    for at, name in enumerate(names):
+        taken = {*found, *names[at + 1 :]}
+        numbered = (f"{name}_{number}" for number in count(2))
+        found.append(name if name not in found else next(each for each in numbered if each not in taken))
+    return found
 
 
 def _told(error: duckdb.Error) -> str:

@@ -90,7 +90,8 @@ class Auditor:
         """How often a run was given back, or failed, for want of memory by now."""
         runs = self._reader.refresh().runs.values()
         failed = sum("out of memory" in str((run.ended or {}).get("error")) for run in runs)
-        return failed + sum(loss["reason"] == "memory" for run in runs for loss in run.losses)
+        given_back = [run.run_id for run in runs for loss in run.losses if loss["reason"] == "memory"]
+        return failed + len(given_back)
 
     def look(self) -> Account:
         """The account at this moment, while others may write."""
@@ -168,7 +169,7 @@ class Auditor:
                 continue
             try:
                 rows = pq.read_table(path).num_rows
-                (found,) = duckdb.sql(f"select count(*) from read_parquet('{path}')").fetchall()
+                (found,) = duckdb.execute(f"select count(*) from read_parquet('{path}')").fetchall()
             except (pa.ArrowInvalid, duckdb.Error) as error:
                 yield f"{path}: {error}"
                 continue

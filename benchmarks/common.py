@@ -25,16 +25,10 @@ Answer = TypeVar("Answer")
 
 def describe_machine(packages: Sequence[str]) -> str:
     """Processor, threads and versions, as the table's caption."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        )
-        if Path("/proc/cpuinfo").exists()
-        else (),
-        platform.processor(),
-    )
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    cpu = next(names, platform.processor())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return f"{device}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, {versions}"
@@ -67,7 +61,10 @@ class Peer(nn.Module):
             folder, hidden_dropout_prob=dropout.backbone, attention_probs_dropout_prob=dropout.attention_rate
         )
         settings = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets)
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.targets),
         )
         self.bert = get_peft_model(bert, settings)
         self.dropout = nn.Dropout(dropout.heads)

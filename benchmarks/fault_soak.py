@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -154,10 +155,13 @@ class Soak:
                 self._note(self._command.code, self._expected)
                 self._search += self._command.code in ENDED
                 self._expected, self._command = ENDED, self._start()
-            elif not until(lambda said=said: self._command.code is not None or self._auditor.said() > said):
+            elif not until(partial(self._has_moved, said)):
                 self._hangs()
                 self._command.kill_all()
         self._commands = [each for each in self._commands if each is self._command or not each.clear()]
+
+    def _has_moved(self, said: int) -> bool:
+        return self._command.code is not None or self._auditor.said() > said
 
     def _lives_on(self, struck: bool) -> str:
         return "the command goes on" if struck else NOBODY
@@ -221,7 +225,7 @@ class Soak:
         self._expected = (*self._expected, KILLED)
         self._show(f"hangs after {self._last}")
 
-    def _note(self, code: int | None, expected: Sequence[int]) -> None:
+    def _note(self, code: int | None, expected: Sequence[int | None]) -> None:
         if code not in expected:
             self.tallies[self._last].surprises += 1
             self._show(f"exit code {code} after {self._last}, expected {' or '.join(map(str, expected))}")

@@ -142,8 +142,13 @@ class CountingTrainer:
         record: dict[str, Any] = {"status": status, "error": None, "step": step, "kept_step": step}
         record |= {"score": score, "metrics": {}, "trainable": 0, "total": 0, **NO_COSTS}
         record |= {"seconds_startup": 0.0, "peak_memory": 0, "device": "cpu", "host": "", "versions": {}}
-        predictions = {"task": ["none"], "example_id": ["a"], "prediction": [0.0], "label": [1.0]}
-        return Ended(run_id, record, predictions, b"weights of " + run_id.encode())
+        told: dict[str, list[Any]] = {
+            "task": ["none"],
+            "example_id": ["a"],
+            "prediction": [0.0],
+            "label": [1.0],
+        }
+        return Ended(run_id, record, told, b"weights of " + run_id.encode())
 
     def _say(self, kind: str, run_id: str, step: int) -> None:
         """A line in one write, which no other process's can tear."""

@@ -220,6 +220,9 @@ def test_columns_of_one_name_are_told_apart(filled: Path, capsys: pytest.Capture
     sql = "select 1 as a, 2 as b, 3 as a"
     assert json.loads(ask(capsys, "sql", filled, sql, "--format", "json")) == [{"a": 1, "b": 2, "a_2": 3}]
     assert ask(capsys, "sql", filled, sql).split()[:3] == ["a", "b", "a_2"]
+    more = "select 1 as a, 2 as a, 3 as a_2, 4 as a"
+    found = json.loads(ask(capsys, "sql", filled, more, "--format", "json"))
+    assert found == [{"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}]
 
 
 def test_a_comparison_of_runs_without_a_value_is_refused(

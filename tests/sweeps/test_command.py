@@ -201,6 +201,16 @@ def test_a_sweep_that_is_judged_by_what_no_run_has_is_refused(tmp_path: Path) ->
         Launch(Grid("grid", base, {}, 1, "sst.f1"), material, settings, Console(quiet=True))
 
 
+def test_a_command_says_what_it_takes_before_it_loads_what_trains() -> None:
+    code = (
+        "import sys; from sweeps import lora_grid, auto_search, ablation, finalise, __main__; "
+        "print([name for name in ('torch', 'ray', 'transformers', 'optuna') if name in sys.modules])"
+    )
+    asked = [sys.executable, "-c", code]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert told.strip() == "[]"
+
+
 def test_a_dry_run_lists_the_runs_and_starts_nothing(workplace: Workplace) -> None:
     started = workplace.run(dry_run=True, ranks=[1, 2], seeds=2)
     assert started.process.returncode == 0, started.output

@@ -174,17 +174,17 @@ class Quest:
         return terms.allows(self._counts[key])
 
     def sample(self, count: int) -> list[Run]:
-        """Runs at random points of the space: for what must be known before any is proposed.
+        """Runs at random points of the space, or the start's: for what must be known before any is proposed.
 
         Raises:
             ConfigError: no point keeps the constraints; a point that cannot be, or is not found again.
         """
         forbidden = lambda point: not self.allows(point)  # noqa: E731 - as short as what it says
         points = propose(self.search.space, Sampler("random", 0), (), "", count, forbidden)
-        if not points:
+        if not points and not self._first:
             texts = ", ".join(each.text for each in self.search.terms.constraints if each.before)
             raise ConfigError(f"constraint {texts}: of {CHANCES} points of the space, none keeps it")
-        return [self._new(point).run for point in points]
+        return [self._new(point).run for point in points] or [each.run for each in self._first]
 
     def _proposed(self, state: State, count: int) -> list[DeclaredRun]:
         known = self._history.known(state)

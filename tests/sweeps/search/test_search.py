@@ -124,6 +124,8 @@ def test_what_a_search_is_judged_by_and_its_rungs_are_looked_at_before_anything_
         launch_of(tmp_path, steps, rungs=Rungs(2))
     with pytest.raises(ConfigError, match=r"constraint trainable<=0%: of 1000 points .* none keeps it"):
         launch_of(tmp_path, {"low_rank.rank": {"low": 1, "high": 64}}, constraints=["trainable<=0%"])
+    rare = {"low_rank.rank": {"low": 1, "high": 10**6}}  # chance does not come upon what is known
+    launch_of(tmp_path, rare, constraints=["trainable<=1%"], start=[{"low_rank.rank": 1}])
 
 
 def test_a_winner_of_before_is_deleted_where_there_is_none_any_more(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def show_dry_run(launch: Launch) -> None:
     """Prints the runs and the estimate of a launch; starts nothing."""
     launch.notify()
     view = launch.outlook
-    waiting = (*view.open, *view.alone)
+    waiting = view.waiting
     launch.say(_table(launch, set(waiting)))
     launch.say(f"{len(launch.declared)} runs: {len(view.ended)} in the ledger, {len(waiting)} to train")
     if not waiting:

@@ -79,8 +79,7 @@ class Launch:
     @property
     def wanted(self) -> list[Run]:
         """Runs that are still to be trained: those that room and time are reckoned for."""
-        view = self.outlook
-        return [self.declared[run_id].run for run_id in (*view.open, *view.alone)]
+        return [self.declared[run_id].run for run_id in self.outlook.waiting]
 
     def label(self, declared: DeclaredRun) -> str:
         """What tells a run apart from the sweep's others."""
@@ -110,8 +109,7 @@ class Launch:
 
     def left_out(self, state: State) -> Halt | None:
         """Why not all has ended though nothing more is to be trained: somebody has stopped runs."""
-        waiting = {*self.outlook.open, *self.outlook.alone}
-        held = [run_id for run_id in state.left_out(self.driver) if run_id in waiting]
+        held = state.left_out(self.driver).intersection(self.outlook.waiting)
         said = "1 of its runs was" if len(held) == 1 else f"{len(held)} of its runs were"
         return Halt(STOPPED, f"{said} stopped from elsewhere", "called again") if held else None
 

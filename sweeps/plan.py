@@ -38,6 +38,11 @@ class Outlook:
     left_out: tuple[str, ...] = ()
 
     @property
+    def waiting(self) -> tuple[str, ...]:
+        """To be started, now or when nothing else runs."""
+        return (*self.open, *self.alone)
+
+    @property
     def finished(self) -> bool:
         """Whether every target is reached that is not left out."""
         return not (self.open or self.alone or self.elsewhere or self.in_flight)

@@ -16,7 +16,7 @@ from analysis.stats import LEVEL, Estimate, Noise, pooled, seeds_to_settle
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the best is ahead of another configuration, and whether that is by the seeds that both have."""
+    """How far the best is ahead of another configuration."""
 
     other: Candidate
     behind: Behind

@@ -75,7 +75,7 @@ class Quests:
 
     def tried(self, state: State) -> int:
         """How many points the search has tried, or is trying."""
-        return sum(each.run.seed == 0 for each in self.listed(state))
+        return sum(quest.tried(state) for quest in self._quests)
 
     def more(self, state: State, count: int) -> list[DeclaredRun]:
         """Runs beside those listed, of the cells that have tried the fewest first: an early look sees all."""

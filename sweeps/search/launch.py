@@ -170,7 +170,8 @@ class SearchLaunch(Launch):
     def _without_best(self) -> list[str]:
         """Why there is no best, where that is known; one that was written before is the best no longer."""
         path = winner_file(self.settings.results, self.search.name)
-        said = [why for why in (without_winner(self.quest, self.state),) if why is not None]
+        why = without_winner(self.quest, self.state)
+        said = [] if why is None else [why]
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

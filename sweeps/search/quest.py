@@ -230,9 +230,8 @@ class Quest:
     def _tried_all(self, state: State, aims: Aims) -> bool:
         """Whether every point of the budget has come as far as is wanted of it."""
         listed = self.listed(state)
-        tried = sum(each.run.seed == 0 for each in listed)
         left_out = state.left_out(self._driver)
-        full = self.exhausted or tried >= self.search.budget.points
+        full = self.exhausted or self.tried(state) >= self.search.budget.points
         return full and all(
             run_id in left_out or reached(state.runs.get(run_id), aims.targets[run_id])
             for run_id in (each.run.run_id for each in listed)
